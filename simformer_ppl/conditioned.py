@@ -1,0 +1,425 @@
+"""ConditionedDistribution: what a query returns."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
+
+from simformer_ppl.inference_data import align, to_inference_data
+from simformer_ppl.joint import LearnedJoint
+from simformer_ppl.rejection import redraw, redraw_traced
+from simformer_ppl.replay import Replay
+from simformer_ppl.structure import ModelStructure, Site
+from simformer_ppl.tokens.conditions import Given, Interval, encode_given, join_batches, read_interval, read_values
+
+DEFAULT_STEPS = 32
+"""Evaluations of the network for a draw."""
+
+
+@dataclass(frozen=True)
+class ConditionedDistribution:
+    """The distribution of everything not given, from :meth:`simformer_ppl.Simformer.condition`.
+
+    Attributes
+    ----------
+    structure
+        The model's structure.
+    joint
+        The trained network.
+    replay
+        The model, to be run again on draws.
+    given
+        What is known.
+    coords, dims
+        Of the returned InferenceData.
+    """
+
+    structure: ModelStructure = field(repr=False)
+    joint: LearnedJoint = field(repr=False)
+    replay: Replay = field(repr=False)
+    given: Given = field(default_factory=Given)
+    coords: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    dims: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the batch of conditions."""
+        return self.given.batch_shape
+
+    @property
+    def latent_sites(self) -> tuple[str, ...]:
+        """Sites with at least one latent scalar, in trace order."""
+        return tuple(name for name in self.structure.sites if not self._is_whole(name))
+
+    @property
+    def observed_sites(self) -> tuple[str, ...]:
+        """Sites with at least one given scalar, in trace order."""
+        return tuple(name for name in self.structure.sites if name in self.given.values)
+
+    def condition(self, data: Mapping[str, Any] | None = None, /, **sites: Any) -> "ConditionedDistribution":
+        """Add to what is given.
+
+        Parameters
+        ----------
+        data, **sites
+            Values by site; see :meth:`simformer_ppl.Simformer.condition`.
+
+        Raises
+        ------
+        ValueError
+            See :meth:`simformer_ppl.Simformer.condition`.
+        """
+        both = sorted(set(data or ()) & set(sites))
+        if both:
+            raise ValueError(f"Site '{both[0]}' is given twice: in the dict and as an argument. Expected it once.")
+        given = self.given
+        for name, value in {**(data or {}), **sites}.items():
+            given = self._add(given, name, value)
+        pairs = {name: (self.structure.sites[name], value) for name, value in given.values.items()}
+        result = replace(self, given=replace(given, batch_shape=join_batches(pairs)))
+        if self.structure.sites and not result.latent_sites:
+            raise ValueError(
+                "Nothing is left to sample: every site is given in full. Expected at least one latent scalar."
+            )
+        return result
+
+    def draw(self, rng_key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> dict[str, Array]:
+        """Draw as arrays; works under ``jax.jit``.
+
+        Parameters
+        ----------
+        rng_key
+            Source of all draws.
+        sample_shape
+            Leading shape of independent draws.
+
+        Returns
+        -------
+        Arrays of ``sample_shape + batch_shape + site.shape`` for every site with a latent scalar, inside its support.
+
+        Raises
+        ------
+        ValueError
+            If fewer than one draw in a thousand lies inside the given intervals and supports.
+        """
+        values = self._draw_all(rng_key, tuple(sample_shape), DEFAULT_STEPS)
+        return {name: values[name] for name in self.latent_sites}
+
+    def sample(
+        self,
+        rng_key: PRNGKeyArray,
+        num_samples: int = 1000,
+        *,
+        num_chains: int = 4,
+        num_steps: int | None = None,
+        log_prob: bool = False,
+        predictive: bool = False,
+    ) -> xr.DataTree:
+        """Draw as an ArviZ InferenceData.
+
+        Parameters
+        ----------
+        rng_key
+            Source of all draws.
+        num_samples
+            Independent draws in all.
+        num_chains
+            Chains that the draws are laid out as, so that every ArviZ function works.
+        num_steps
+            Evaluations of the network for a draw; 32 by default.
+        log_prob
+            Add ``sample_stats["lp"]``, the log density of each draw.
+        predictive
+            Add replicates of the given data, from runs of the model on the draws, to ``posterior_predictive``.
+
+        Returns
+        -------
+        Groups by what is given: ``posterior``, ``posterior_predictive``, ``observed_data``, ``constant_data``; or
+        ``prior`` and ``prior_predictive`` where nothing is.
+
+        Raises
+        ------
+        ValueError
+            If `num_samples` is not a multiple of `num_chains`, or as :meth:`draw` and :meth:`log_prob` do.
+        """
+        if num_samples < 1 or num_chains < 1 or num_samples % num_chains:
+            raise ValueError(
+                f"Expected num_samples to be a positive multiple of num_chains, got {num_samples} and {num_chains}."
+            )
+        if log_prob:
+            self._refuse_density()
+        started = time.perf_counter()
+        steps = num_steps or DEFAULT_STEPS
+        draw_key, replay_key = jax.random.split(rng_key)
+        values = self._draw_all(draw_key, (num_samples,), steps)
+        return to_inference_data(
+            self.structure,
+            {name: np.asarray(values[name]) for name in self.latent_sites},
+            given=self._recorded(),
+            batch_shape=self.batch_shape,
+            batch_dims=self.given.batch_dims,
+            batch_coords=self.given.batch_coords,
+            deterministics=self._deterministics(values),
+            predictive=self._replicates(replay_key, values) if predictive else None,
+            log_density=np.asarray(self.log_prob(values)) if log_prob else None,
+            num_chains=num_chains,
+            coords=self.coords,
+            dims=self.dims,
+            constants=self._constants(),
+            attrs={"sampling_time": time.perf_counter() - started, "num_steps": steps},
+        )
+
+    def log_prob(self, values: Mapping[str, ArrayLike]) -> Float[Array, "*sample_and_batch"]:
+        """Normalised log density of the latent scalars, in their own space.
+
+        Parameters
+        ----------
+        values
+            Arrays of ``sample_shape + batch_shape + site.shape`` for every site with a latent scalar; entries that
+            are given are ignored, and so are other sites.
+
+        Returns
+        -------
+        Log density in nats, of ``sample_shape + batch_shape``; minus infinity outside the support. The trace of the
+        Jacobian is exact up to 32 latent scalars, and Hutchinson's estimate with fixed probes above.
+
+        Raises
+        ------
+        ValueError
+            If a latent site is discrete or deterministic, if intervals are given, or if a value is missing or has the
+            wrong shape.
+        """
+        self._refuse_density()
+        full, leading = self._complete(values)
+        layout = self.joint.layout
+        channels = layout.encode(full)
+        rows = channels.reshape(-1, layout.num_channels)
+        tokens = np.broadcast_to(self._tokens, (*leading, self.structure.num_tokens)).reshape(
+            -1, self.structure.num_tokens
+        )
+        tokens = tokens[:1] if self._tokens.ndim == 1 else tokens
+        safe = jnp.where(jnp.isfinite(rows), rows, 0.0)
+        log_density = self.joint.log_density(jax.random.key(0), safe, tokens).reshape(leading)
+        jacobian = jnp.where(self._latent_channels, layout.log_abs_det_jacobian(full), 0.0).sum(-1)
+        return jnp.where(self._supported(full, leading), log_density + jacobian, -jnp.inf)
+
+    def __repr__(self) -> str:
+        latent = ", ".join(self._label(name, latent=True) for name in self.latent_sites)
+        known = [self._label(name, latent=False) for name in self.observed_sites]
+        known += [f"{name} in {self._bounds(name)}" for name in self.given.intervals]
+        batch = f" with batch_shape={self.batch_shape}" if self.batch_shape else ""
+        return f"p({latent}{' | ' + ', '.join(known) if known else ''}){batch}"
+
+    # ------------------------------------------------------------------ what is given
+
+    def _add(self, given: Given, name: str, value: Any) -> Given:
+        site = self._site(name)
+        if name in given.values or name in given.intervals:
+            raise ValueError(f"Site '{name}' is given twice: it is part of {self!r} already. Expected it once.")
+        if isinstance(value, Interval):
+            return replace(given, intervals={**given.intervals, name: read_interval(site, value)})
+        if isinstance(value, xr.DataArray):
+            value, batch_dims, batch_coords = align(site, value, self.coords, self.dims)
+            if batch_dims:
+                given = replace(
+                    given, batch_dims=tuple(batch_dims), batch_coords={**given.batch_coords, **batch_coords}
+                )
+        array = read_values(site, value)
+        if not isinstance(array, jax.core.Tracer) and np.isnan(array).all() and array.size:
+            return given
+        return replace(given, values={**given.values, name: array})
+
+    def _site(self, name: str) -> Site:
+        if name in self.structure.sites:
+            return self.structure.sites[name]
+        if name in self.structure.deterministics:
+            why = "is a deterministic site and no token; name it in Simformer(..., sites=[...]) to condition on it"
+        elif name in self.structure.nuisances:
+            why = "is a nuisance site, left out of `sites`"
+        else:
+            why = "is not in the model"
+        raise ValueError(f"Site '{name}' {why}. Expected one of: {', '.join(self.structure.sites)}.")
+
+    def _is_whole(self, name: str) -> bool:
+        value = self.given.values.get(name)
+        return value is not None and (isinstance(value, jax.core.Tracer) or not np.isnan(value).any())
+
+    def _label(self, name: str, *, latent: bool) -> str:
+        if name not in self.given.values or self._is_whole(name):
+            return name
+        missing = np.isnan(self.given.values[name])
+        count = missing.sum() if latent else (~missing).sum()
+        return f"{name}[{count} of {missing.size}]"
+
+    def _bounds(self, name: str) -> str:
+        lower, upper = self.given.intervals[name]
+        return f"[{np.min(lower):g}, {np.max(upper):g}]"
+
+    @property
+    def _tokens(self) -> Bool[np.ndarray, "*batch tokens"]:
+        return encode_given(self.joint.layout, self.given)[1]
+
+    @property
+    def _latent_channels(self) -> Bool[np.ndarray, "*batch channels"]:
+        return ~self._tokens[..., self.joint.layout.token_of_channel]
+
+    # ------------------------------------------------------------------ drawing
+
+    def _draw_all(self, rng_key: PRNGKeyArray, sample_shape: tuple[int, ...], num_steps: int) -> dict[str, Array]:
+        """Draws of every site, given scalars as given."""
+        channels, tokens = encode_given(self.joint.layout, self.given)
+        leading = sample_shape + self.batch_shape
+        rows = jnp.broadcast_to(channels, (*leading, channels.shape[-1])).reshape(-1, channels.shape[-1])
+        patterns = np.atleast_2d(tokens)
+        if tokens.ndim > 1:
+            patterns = np.broadcast_to(tokens, (*leading, tokens.shape[-1])).reshape(-1, tokens.shape[-1])
+        draws = self._keep_inside(rng_key, rows, patterns, num_steps)
+        values = self.joint.layout.decode(draws.reshape(*leading, -1))
+        return {name: self._fill(name, value, leading) for name, value in values.items()}
+
+    def _fill(self, name: str, drawn: Array, leading: tuple[int, ...]) -> Array:
+        """Put what is given, to the bit, where it is given."""
+        given = self.given.values.get(name)
+        if given is None:
+            return drawn
+        # float32 until filled: what is given for a discrete site may be missing in part
+        filled = jnp.where(jnp.isnan(given), drawn, given)
+        return jnp.broadcast_to(filled, leading + self.structure.sites[name].shape).astype(drawn.dtype)
+
+    def _keep_inside(
+        self,
+        rng_key: PRNGKeyArray,
+        rows: Float[Array, "rows channels"],
+        patterns: Bool[np.ndarray, "#rows tokens"],
+        steps: int,
+    ) -> Float[Array, "rows channels"]:
+        """Draw every row until it lies inside the intervals and the supports that depend on other sites."""
+        draw = lambda key, rows, patterns: self.joint.draw(key, rows, patterns, steps)  # noqa: E731
+        if not self.given.intervals and not self._dynamic_sites:
+            return draw(rng_key, rows, patterns)
+        if isinstance(rows, jax.core.Tracer) or isinstance(rng_key, jax.core.Tracer):
+            return redraw_traced(rng_key, rows, lambda key: draw(key, rows, patterns), self._inside)
+        return redraw(rng_key, rows, patterns, draw, self._inside, repr(self))
+
+    @property
+    def _dynamic_sites(self) -> tuple[str, ...]:
+        return tuple(name for name, site in self.structure.sites.items() if not site.support_is_static)
+
+    def _inside(self, channels: Float[Array, "rows channels"]) -> Bool[Array, " rows"]:
+        values = self.joint.layout.decode(channels)
+        inside = jnp.ones(channels.shape[0], bool)
+        for name, (lower, upper) in self.given.intervals.items():
+            within = (values[name] >= lower) & (values[name] <= upper)
+            inside &= within.reshape(within.shape[0], -1).all(-1)
+        if self._dynamic_sites:
+            inside &= self.replay.inside(self._sample_sites(values), self._dynamic_sites)
+        return inside
+
+    # ------------------------------------------------------------------ InferenceData
+
+    def _recorded(self) -> dict[str, np.ndarray]:
+        """Given values, and NaN for data known as an interval only."""
+        recorded = {name: np.asarray(value) for name, value in self.given.values.items()}
+        for name in self.given.intervals:
+            if self.structure.sites[name].is_data:
+                recorded[name] = np.full(self.structure.sites[name].shape, np.nan, np.float32)
+        return recorded
+
+    def _sample_sites(self, values: Mapping[str, Array]) -> dict[str, Array]:
+        """Values without the deterministic tokens, which the model recomputes."""
+        return {name: value for name, value in values.items() if not self.structure.sites[name].is_deterministic}
+
+    def _deterministics(self, values: Mapping[str, Array]) -> dict[str, np.ndarray]:
+        at_hand = set(self._sample_sites(values))
+        names = tuple(
+            name
+            for name, record in self.structure.deterministics.items()
+            if name not in self.structure.sites and not record.is_random and record.reads <= at_hand
+        )
+        return self._replayed(jax.random.key(0), self._sample_sites(values), names) if names else {}
+
+    def _replicates(self, rng_key: PRNGKeyArray, values: Mapping[str, Array]) -> dict[str, np.ndarray]:
+        held = {n: v for n, v in self._sample_sites(values).items() if not self.structure.sites[n].is_data}
+        names = tuple(name for name in self.observed_sites if self.structure.sites[name].is_data)
+        return self._replayed(rng_key, held, names) if names else {}
+
+    def _replayed(
+        self, rng_key: PRNGKeyArray, held: Mapping[str, Array], names: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
+        """Run the model on draws whose leading axes are flattened for it."""
+        leading: tuple[int, ...] = ()
+        rows = {}
+        for name, value in held.items():
+            shape = self.structure.sites[name].shape
+            leading = value.shape[: value.ndim - len(shape)]
+            rows[name] = value.reshape(-1, *shape)
+        results = self.replay.sites(rng_key, rows, names)
+        return {name: np.asarray(value).reshape(leading + value.shape[1:]) for name, value in results.items()}
+
+    def _constants(self) -> dict[str, np.ndarray]:
+        arrays = {f"arg_{i}": value for i, value in enumerate(self.replay.model_args)} | dict(self.replay.model_kwargs)
+        kinds = (np.ndarray, jax.Array, int, float, list, tuple)
+        converted = {n: np.asarray(v) for n, v in arrays.items() if isinstance(v, kinds) and not isinstance(v, bool)}
+        return {
+            name: value
+            for name, value in converted.items()
+            if value.dtype.kind in "fiub" and name not in self.structure.sites
+        }
+
+    # ------------------------------------------------------------------ density
+
+    def _refuse_density(self) -> None:
+        if self.given.intervals:
+            raise ValueError(
+                f"Site '{next(iter(self.given.intervals))}' is given as an interval, which leaves the density "
+                "without a known normaliser. Expected values, or no interval, for log_prob."
+            )
+        for name in self.latent_sites:
+            site = self.structure.sites[name]
+            kind = "discrete" if site.is_discrete else "deterministic" if site.is_deterministic else None
+            if kind:
+                raise ValueError(f"Site '{name}' is {kind} and latent: it has no density. Expected it to be given.")
+
+    def _complete(self, values: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], tuple[int, ...]]:
+        """Values of every site, and their common leading shape."""
+        leading = self.batch_shape
+        arrays = {}
+        for name in self.latent_sites:
+            site = self.structure.sites[name]
+            if name not in values:
+                raise ValueError(f"Site '{name}': expected a value for every latent site, got only {sorted(values)}.")
+            arrays[name] = jnp.asarray(values[name])
+            shape = arrays[name].shape
+            if shape[len(shape) - len(site.shape) :] != site.shape or len(shape) < len(site.shape):
+                raise ValueError(
+                    f"Site '{name}': expected shape (*sample_shape, *batch_shape, {site.shape}), got {shape}."
+                )
+            leading = _broadcast_leading(name, leading, shape[: len(shape) - len(site.shape)])
+        for name, given in self.given.values.items():
+            arrays[name] = jnp.where(jnp.isnan(given), arrays[name], given) if name in arrays else jnp.asarray(given)
+        sites = self.structure.sites
+        return {name: jnp.broadcast_to(arrays[name], leading + site.shape) for name, site in sites.items()}, leading
+
+    def _supported(self, full: Mapping[str, Array], leading: tuple[int, ...]) -> Bool[Array, "*leading"]:
+        inside = jnp.ones(leading, bool)
+        for name in self.latent_sites:
+            site = self.structure.sites[name]
+            check = jnp.asarray(site.support(full[name]))
+            inside &= check.reshape(*leading, -1).all(-1)
+        if self._dynamic_sites:
+            rows = {n: v.reshape(-1, *self.structure.sites[n].shape) for n, v in self._sample_sites(full).items()}
+            inside &= self.replay.inside(rows, self._dynamic_sites).reshape(leading)
+        return inside
+
+
+def _broadcast_leading(name: str, leading: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    try:
+        return np.broadcast_shapes(leading, shape)
+    except ValueError as error:
+        raise ValueError(f"Site '{name}': leading axes {shape} do not broadcast with {leading}.") from error

@@ -1,0 +1,1 @@
+"""Calibration and two-sample tests."""

@@ -1,0 +1,1 @@
+"""The generative process: pure functions of arrays, masks and a denoiser."""

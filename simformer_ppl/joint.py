@@ -1,0 +1,155 @@
+"""The learned joint distribution over channels: draws and densities of any conditional, compiled once per shape."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from simformer_ppl.diffusion.density import exact_probes, hutchinson_probes, log_density
+from simformer_ppl.diffusion.process import EDM, Condition
+from simformer_ppl.diffusion.samplers import dpm_solver
+from simformer_ppl.tokens.attention import AttentionFunction
+from simformer_ppl.tokens.layout import TokenLayout
+from simformer_ppl.tokens.standardisation import Standardisation
+
+EXACT_TRACE_LIMIT = 32
+"""Latent channels up to which the density uses the exact trace."""
+
+HUTCHINSON_PROBES = 16
+DENSITY_LEVELS = 64
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["parameters", "standardisation"],
+    meta_fields=["graph", "layout", "attention", "process"],
+)
+@dataclass(frozen=True)
+class LearnedJoint:
+    """A trained network and all that is needed to ask it.
+
+    Attributes
+    ----------
+    parameters, graph
+        The two halves of the NNX module.
+    standardisation
+        Of the channels.
+    layout
+        Where sites live.
+    attention
+        Mask of every sequence from what is given in it.
+    process
+        Noise levels and preconditioning.
+    """
+
+    parameters: nnx.State
+    standardisation: Standardisation
+    graph: nnx.GraphDef
+    layout: TokenLayout
+    attention: AttentionFunction
+    process: EDM
+
+    def draw(
+        self,
+        rng_key: PRNGKeyArray,
+        channels: Float[Array, "rows channels"],
+        tokens: Bool[Array, "#rows tokens"],
+        num_steps: int,
+    ) -> Float[Array, "rows channels"]:
+        """One draw for every row.
+
+        Parameters
+        ----------
+        rng_key
+            Source of all draws.
+        channels
+            Given channels, not standardised; whatever, elsewhere.
+        tokens
+            Given tokens: one pattern, or one for every row.
+        num_steps
+            Evaluations of the network.
+
+        Returns
+        -------
+        Channels, not standardised, the given ones as given.
+        """
+        return _in_chunks(partial(_draw, num_steps=num_steps), self, rng_key, channels, tokens)
+
+    def log_density(
+        self, rng_key: PRNGKeyArray, channels: Float[Array, "rows channels"], tokens: Bool[Array, "#rows tokens"]
+    ) -> Float[Array, " rows"]:
+        """Log density of the latent channels given the others, in unstandardised channels.
+
+        Parameters
+        ----------
+        rng_key
+            Draws the probes where the trace is estimated: above :data:`EXACT_TRACE_LIMIT` latent channels.
+        channels
+            Latent and given channels.
+        tokens
+            Given tokens: one pattern, or one for every row.
+        """
+        latent = int((~np.asarray(tokens)[:, self.layout.token_of_channel]).sum(-1).max())
+        return _in_chunks(partial(_log_density, latent=latent), self, rng_key, channels, tokens)
+
+    def condition(self, channels: Array, tokens: Array) -> Condition:
+        """Standardised condition of a batch."""
+        values = self.standardisation.forward(channels)
+        tokens = jnp.asarray(tokens)
+        return Condition(values, tokens, tokens[:, self.layout.token_of_channel], self.attention(tokens, values))
+
+
+@partial(jax.jit, static_argnames="num_steps")
+def _draw(joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, tokens: Array, *, num_steps: int) -> Array:
+    condition = joint.condition(channels, tokens)
+    denoiser = joint.process.denoiser(nnx.merge(joint.graph, joint.parameters), condition)
+    draws = dpm_solver(rng_key, denoiser, channels.shape, joint.process.grid(num_steps))
+    return jnp.where(condition.channels, channels, joint.standardisation.inverse(draws))
+
+
+@partial(jax.jit, static_argnames="latent")
+def _log_density(joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, tokens: Array, *, latent: int) -> Array:
+    condition = joint.condition(channels, tokens)
+    asked = jnp.broadcast_to(~condition.channels, channels.shape)
+    if latent <= EXACT_TRACE_LIMIT:
+        probes = exact_probes(asked, latent)
+    else:
+        probes = hutchinson_probes(rng_key, asked, HUTCHINSON_PROBES)
+    prediction = partial(joint.process.prediction, nnx.merge(joint.graph, joint.parameters), condition)
+    levels = np.geomspace(joint.process.lowest, joint.process.highest, DENSITY_LEVELS).astype(np.float32)
+    standardised = log_density(prediction, condition.values, asked, levels, probes)
+    return standardised + jnp.where(asked, joint.standardisation.log_derivative(channels), 0.0).sum(-1)
+
+
+def _in_chunks(function, joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, tokens: Array) -> Array:
+    """Map over rows in chunks of one size, so that any number of rows runs the same compiled code."""
+    rows = channels.shape[0]
+    size = min(chunk_size(), 1 << max(rows - 1, 0).bit_length())
+    count = -(-rows // size)
+    padded = jnp.concatenate([channels, jnp.broadcast_to(channels[-1:], (count * size - rows, channels.shape[1]))])
+    shared = tokens.shape[0] == 1
+    patterns = tokens if shared else jnp.concatenate([tokens, jnp.repeat(tokens[-1:], count * size - rows, 0)])
+    keys = jax.random.split(rng_key, count)
+
+    def chunk(index: int) -> Array:
+        part = slice(index * size, (index + 1) * size)
+        return function(joint, keys[index], padded[part], patterns if shared else patterns[part])
+
+    if isinstance(padded, jax.core.Tracer) or isinstance(keys, jax.core.Tracer):
+        # a Python loop would be unrolled into the caller's program
+        chunked = padded.reshape(count, size, -1)
+        masks = (
+            jnp.broadcast_to(patterns, (count, 1, patterns.shape[-1])) if shared else patterns.reshape(count, size, -1)
+        )
+        parts = jax.lax.map(lambda args: function(joint, *args), (keys, chunked, masks))
+        return parts.reshape(count * size, *parts.shape[2:])[:rows]
+    return jnp.concatenate([chunk(index) for index in range(count)])[:rows]
+
+
+def chunk_size() -> int:
+    """Rows of one compiled call: few on a CPU, where the activations should stay in the cache."""
+    return 128 if jax.default_backend() == "cpu" else 8192

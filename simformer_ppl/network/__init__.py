@@ -1,0 +1,5 @@
+"""The Simformer as Flax NNX modules."""
+
+from simformer_ppl.network.transformer import NetworkConfig, Simformer
+
+__all__ = ["NetworkConfig", "Simformer"]

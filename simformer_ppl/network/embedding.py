@@ -1,0 +1,66 @@
+"""Tokens as vectors: identity, value and condition state; and the noise level of a sequence."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+
+class TokenEmbedding(nnx.Module):
+    """Sum of an identity vector, a value vector scaled by the value, and a vector for the given state.
+
+    The paper (Gloeckler et al. 2024, section 3.1) concatenates the three parts and repeats the scalar value; a learned
+    direction for every channel and state is as expressive and cheaper. A token with several channels adds them up.
+
+    Parameters
+    ----------
+    token_of_channel
+        The token of each channel; sorted.
+    num_tokens
+        Length of the sequence.
+    width
+        Size of the vectors.
+    """
+
+    def __init__(self, token_of_channel: Int[np.ndarray, " channels"], num_tokens: int, width: int, rngs: nnx.Rngs):
+        channels = len(token_of_channel)
+        normal = lambda *shape: nnx.Param(0.5 * jax.random.normal(rngs.params(), shape))  # noqa: E731
+        self.identity = normal(num_tokens, width)
+        self.latent_value = normal(channels, width)
+        self.given_value = normal(channels, width)
+        self.given_state = normal(width)
+        self.token_of_channel = tuple(int(token) for token in token_of_channel)
+
+    def __call__(
+        self, values: Float[Array, "batch channels"], conditioned: Bool[Array, "batch tokens"]
+    ) -> Float[Array, "batch tokens width"]:
+        """Embed values, given or latent."""
+        tokens = np.asarray(self.token_of_channel)
+        given = conditioned[:, tokens, None]
+        embedded = values[..., None] * jnp.where(given, self.given_value[...], self.latent_value[...])
+        embedded = sum_channels(embedded, tokens, conditioned.shape[1])
+        return embedded + self.identity[...] + conditioned[..., None] * self.given_state[...]
+
+
+class NoiseEmbedding(nnx.Module):
+    """Random Fourier features of the noise level through one layer (Tancik et al. 2020)."""
+
+    def __init__(self, features: int, width: int, rngs: nnx.Rngs):
+        self.frequencies = nnx.Param(4.0 * jax.random.normal(rngs.params(), (features // 2,)))
+        self.linear = nnx.Linear(features, width, rngs=rngs)
+
+    def __call__(self, noise_label: Float[Array, " batch"]) -> Float[Array, "batch width"]:
+        """Embed one label for each sequence."""
+        angles = noise_label[:, None] * self.frequencies[...]
+        return jax.nn.silu(self.linear(jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)))
+
+
+def sum_channels(
+    embedded: Float[Array, "batch channels width"], token_of_channel: Int[np.ndarray, " channels"], num_tokens: int
+) -> Float[Array, "batch tokens width"]:
+    """Add up the channels of every token."""
+    if len(token_of_channel) == num_tokens:  # one channel each: nothing to add up, and a scatter is slow on CPU
+        return embedded
+    empty = jnp.zeros((embedded.shape[0], num_tokens, embedded.shape[2]), embedded.dtype)
+    return empty.at[:, token_of_channel].add(embedded)

@@ -1,0 +1,142 @@
+"""The Simformer: a transformer over the tokens of the joint, with one output for every channel."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from simformer_ppl.network.embedding import NoiseEmbedding, TokenEmbedding
+
+_MASKED = -1e9
+
+
+class NetworkConfig(NamedTuple):
+    """Size of the network.
+
+    Attributes
+    ----------
+    width
+        Size of a token's vector.
+    depth
+        Number of layers.
+    heads, head_width
+        Attention heads and the size of each.
+    widening
+        Hidden size of the feed-forward layer over `width`.
+    noise_features
+        Fourier features of the noise level.
+    """
+
+    width: int = 32
+    depth: int = 4
+    heads: int = 4
+    head_width: int = 8
+    widening: int = 4
+    noise_features: int = 64
+
+
+class Layer(nnx.Module):
+    """Pre-norm attention and feed-forward, each shifted by the noise level of the sequence."""
+
+    def __init__(self, config: NetworkConfig, rngs: nnx.Rngs):
+        width, inner, hidden = config.width, config.heads * config.head_width, config.widening * config.width
+        residual = (2 * config.depth) ** -0.5  # keeps the variance of the residual stream at initialisation
+        normal = lambda scale, *shape: nnx.Param(scale * jax.random.normal(rngs.params(), shape))  # noqa: E731
+        self.qkv = normal(width**-0.5, width, 3 * inner)
+        self.attention_out = normal(residual * inner**-0.5, inner, width)
+        self.up = normal(width**-0.5, width, hidden)
+        self.up_bias = nnx.Param(jnp.zeros(hidden))
+        self.down = normal(residual * hidden**-0.5, hidden, width)
+        self.down_bias = nnx.Param(jnp.zeros(width))
+        self.shift = nnx.Param(jnp.zeros((width, 2 * width)))
+        self.attention_norm = nnx.RMSNorm(width, rngs=rngs)
+        self.feed_forward_norm = nnx.RMSNorm(width, rngs=rngs)
+        self.heads, self.head_width = config.heads, config.head_width
+
+    def __call__(
+        self,
+        tokens: Float[Array, "batch tokens width"],
+        noise: Float[Array, "batch width"],
+        mask: Bool[Array, "#batch tokens tokens"],
+    ) -> Float[Array, "batch tokens width"]:
+        """Let tokens talk, then think."""
+        attention_shift, feed_forward_shift = jnp.split((noise @ self.shift[...])[:, None], 2, -1)
+        tokens = tokens + self._attend(self.attention_norm(tokens) + attention_shift, mask)
+        flat = (self.feed_forward_norm(tokens) + feed_forward_shift).reshape(-1, tokens.shape[-1])
+        hidden = jax.nn.gelu(flat @ self.up[...] + self.up_bias[...], approximate=True)
+        return tokens + (hidden @ self.down[...] + self.down_bias[...]).reshape(tokens.shape)
+
+    def _attend(
+        self, tokens: Float[Array, "batch tokens width"], mask: Bool[Array, "#batch tokens tokens"]
+    ) -> Float[Array, "batch tokens width"]:
+        batch, length, width = tokens.shape
+        # two-dimensional products and one transpose: batched ones are several times slower on CPU
+        qkv = (tokens.reshape(-1, width) @ self.qkv[...]).reshape(batch, length, 3, self.heads, self.head_width)
+        query, key, value = jnp.transpose(qkv, (2, 0, 3, 1, 4))
+        logits = jnp.einsum("bhnc,bhmc->bhnm", query, key) * self.head_width**-0.5
+        weights = jax.nn.softmax(jnp.where(mask[:, None], logits, _MASKED), -1)
+        mixed = jnp.transpose(jnp.einsum("bhnm,bhmc->bhnc", weights, value), (0, 2, 1, 3))
+        return (mixed.reshape(-1, self.heads * self.head_width) @ self.attention_out[...]).reshape(tokens.shape)
+
+
+class Simformer(nnx.Module):
+    """Transformer over tokens that are given or latent (Gloeckler et al. 2024, section 3).
+
+    Parameters
+    ----------
+    token_of_channel
+        The token of each channel, sorted.
+    num_tokens
+        Length of the sequence.
+    config
+        Size of the network.
+    rngs
+        Source of the initial weights.
+    """
+
+    def __init__(
+        self,
+        token_of_channel: Int[np.ndarray, " channels"],
+        num_tokens: int,
+        config: NetworkConfig = NetworkConfig(),  # noqa: B008  (an immutable tuple)
+        *,
+        rngs: nnx.Rngs,
+    ):
+        channels = len(token_of_channel)
+        self.embedding = TokenEmbedding(token_of_channel, num_tokens, config.width, rngs)
+        self.noise = NoiseEmbedding(config.noise_features, config.width, rngs)
+        self.layers = nnx.List([Layer(config, rngs) for _ in range(config.depth)])
+        self.norm = nnx.RMSNorm(config.width, rngs=rngs)
+        self.head = nnx.Param(jnp.zeros((channels, config.width)))
+        self.head_bias = nnx.Param(jnp.zeros(channels))
+        self.token_of_channel = tuple(int(token) for token in token_of_channel)
+
+    def __call__(
+        self,
+        values: Float[Array, "batch channels"],
+        conditioned: Bool[Array, "batch tokens"],
+        noise_label: Float[Array, " batch"],
+        mask: Bool[Array, "#batch tokens tokens"],
+    ) -> Float[Array, "batch channels"]:
+        """Read values of one noise level a sequence, and predict one number for every channel.
+
+        Parameters
+        ----------
+        values
+            Noised latent values scaled to unit variance, and given values.
+        conditioned
+            True for given tokens.
+        noise_label
+            Function of the noise level, of order 1.
+        mask
+            Row = query. One for all sequences, or one each.
+        """
+        tokens = self.embedding(values, conditioned)
+        noise = self.noise(noise_label)
+        for layer in self.layers:
+            tokens = layer(tokens, noise, mask)
+        tokens = self.norm(tokens)[:, np.asarray(self.token_of_channel)]
+        return (tokens * self.head[...]).sum(-1) + self.head_bias[...]

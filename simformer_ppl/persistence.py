@@ -1,0 +1,110 @@
+"""Save and load a trained Simformer: a folder of JSON, NetCDF and Orbax arrays, no pickle."""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+import xarray as xr
+from flax import nnx
+
+from simformer_ppl.joint import LearnedJoint
+from simformer_ppl.structure import ModelStructure
+from simformer_ppl.tokens.standardisation import Standardisation
+from simformer_ppl.training.checkpoint import flatten, unflatten
+
+FORMAT = 1
+_PACKAGES = ("simformer-ppl", "jax", "flax", "numpyro", "orbax-checkpoint")
+
+
+def save(folder: Path, joint: LearnedJoint, configuration: dict[str, Any], history: xr.Dataset) -> None:
+    """Write a trained network.
+
+    Raises
+    ------
+    ValueError
+        If the folder exists and holds no saved Simformer.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / "configuration.json").exists():
+        raise ValueError(f"{folder}: expected a new folder or a saved Simformer, got a folder with other files.")
+    folder.mkdir(parents=True, exist_ok=True)
+    versions = {package: version(package) for package in _PACKAGES}
+    text = json.dumps({"format": FORMAT, "versions": versions, **configuration}, indent=2)
+    (folder / "configuration.json").write_text(text)
+    arrays = flatten({"parameters": joint.parameters, "standardisation": joint.standardisation})
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save((folder / "arrays").absolute(), arrays, force=True)
+    history.to_netcdf(folder / "history.nc", engine="h5netcdf")
+
+
+def read_configuration(folder: Path) -> dict[str, Any]:
+    """Configuration of a saved network.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds none, or one of a later format.
+    """
+    file = folder / "configuration.json"
+    if not file.exists():
+        raise ValueError(f"{folder}: expected a folder written by Simformer.save, got none.")
+    configuration = json.loads(file.read_text())
+    if configuration["format"] > FORMAT:
+        raise ValueError(f"{folder}: expected format {FORMAT} or older, got {configuration['format']}.")
+    return configuration
+
+
+def read_arrays(folder: Path, template: LearnedJoint) -> tuple[nnx.State, Standardisation]:
+    """Weights and standardisation, into the places of a freshly made network.
+
+    Raises
+    ------
+    ValueError
+        If an array is missing or has another shape.
+    """
+    places = {"parameters": template.parameters, "standardisation": template.standardisation}
+    abstract = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in flatten(places).items()}
+    with ocp.StandardCheckpointer() as checkpointer:
+        filled = unflatten(places, checkpointer.restore((folder / "arrays").absolute(), abstract))
+    return filled["parameters"], filled["standardisation"]
+
+
+def read_history(folder: Path) -> xr.Dataset:
+    """Losses of the saved network."""
+    with xr.open_dataset(folder / "history.nc", engine="h5netcdf") as history:
+        return history.load()
+
+
+def describe_structure(structure: ModelStructure) -> dict[str, Any]:
+    """What of a structure the weights depend on."""
+    sites = {
+        name: {
+            "shape": list(site.shape),
+            "distribution": site.distribution,
+            "support": str(site.support),
+            "tokens": [site.token_slice.start, site.token_slice.stop],
+            "is_data": site.is_data,
+        }
+        for name, site in structure.sites.items()
+    }
+    moral = structure.moral()
+    return {"sites": sites, "neighbours": [moral[i].nonzero()[0].tolist() for i in range(structure.num_tokens)]}
+
+
+def check_structure(saved: dict[str, Any], present: dict[str, Any]) -> None:
+    """Refuse a model whose structure is not the saved one.
+
+    Raises
+    ------
+    ValueError
+        Naming the first site or token that differs.
+    """
+    for name in saved["sites"].keys() | present["sites"].keys():
+        was, now = saved["sites"].get(name), present["sites"].get(name)
+        if was != now:
+            raise ValueError(f"Site '{name}' of the model is not the saved one: expected {was}, got {now}.")
+    for token, (was, now) in enumerate(zip(saved["neighbours"], present["neighbours"], strict=True)):
+        if was != now:
+            raise ValueError(f"Token {token}: expected the saved neighbours {was} in the graph, got {now}.")

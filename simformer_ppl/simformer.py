@@ -1,0 +1,389 @@
+"""Simformer: what users hold. It wires the rooms and holds no mathematics."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+from tqdm.auto import tqdm
+
+from simformer_ppl import persistence
+from simformer_ppl.conditioned import ConditionedDistribution
+from simformer_ppl.diffusion.process import EDM
+from simformer_ppl.inference_data import dataset_to_arrays, simulations_to_dataset
+from simformer_ppl.joint import LearnedJoint
+from simformer_ppl.network import NetworkConfig
+from simformer_ppl.network import Simformer as SimformerNetwork
+from simformer_ppl.replay import Replay
+from simformer_ppl.structure import trace_structure
+from simformer_ppl.tokens.attention import Attention, attention_function
+from simformer_ppl.tokens.layout import TokenLayout
+from simformer_ppl.tokens.standardisation import fit_standardisation
+from simformer_ppl.training.checkpoint import Checkpoints
+from simformer_ppl.training.fit import Trainer, train
+from simformer_ppl.training.optimiser import make_optimiser
+from simformer_ppl.training.simulate import keep_finite, simulate
+
+PROCESSES = {"edm": EDM()}
+BATCH_SIZE = 128
+LEARNING_RATE = 3e-3
+
+
+class Simformer:
+    """One network for every conditional of a NumPyro model (Gloeckler et al. 2024).
+
+    Parameters
+    ----------
+    model
+        A NumPyro model. It is traced, never run on real data.
+    model_args, model_kwargs
+        Its arguments. Data arguments stay ``None``.
+    sites
+        Sample or deterministic sites that become tokens; every sample site by default. Random sites left out are
+        simulated and marginalised.
+    data_sites
+        Sites that are data; found from the model by default, see
+        :func:`simformer_ppl.structure.trace_structure`.
+    coords
+        Coordinates by dim (a plate's name is its dim).
+    dims
+        Names of the axes by site, where the plates do not name them.
+    attention
+        ``"moral"`` (each example's mask from the model's graph and from what is given), ``"dense"``, ``"directed"``
+        (the published variant, biased, for comparison), a bool matrix ``[tokens, tokens]`` with row = query, or a JAX
+        function ``(conditioned[tokens], values[channels]) -> mask``.
+    process
+        The diffusion process: ``"edm"``.
+    network
+        Size of the network.
+
+    Raises
+    ------
+    ValueError
+        If a named site is not in the model, the model cannot be simulated, or an option is unknown.
+
+    Examples
+    --------
+    >>> import jax, numpyro, numpyro.distributions as dist
+    >>> def model(y=None):
+    ...     mu = numpyro.sample("mu", dist.Normal(0, 1))
+    ...     numpyro.sample("y", dist.Normal(mu, 0.5), obs=y)
+    >>> simformer = Simformer(model)
+    >>> simformer.structure.tokens
+    ('mu', 'y')
+    >>> _ = simformer.fit(jax.random.key(0), 1_000, num_steps=200, progress_bar=False)
+    >>> posterior = simformer.condition(y=1.0)
+    >>> posterior
+    p(mu | y)
+    >>> posterior.sample(jax.random.key(1), 100).posterior["mu"].sizes["draw"]
+    25
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        model_args: tuple = (),
+        model_kwargs: Mapping[str, Any] | None = None,
+        *,
+        sites: Collection[str] | None = None,
+        data_sites: Collection[str] | None = None,
+        coords: Mapping[str, Any] | None = None,
+        dims: Mapping[str, Sequence[str]] | None = None,
+        attention: Attention = "moral",
+        process: str = "edm",
+        network: NetworkConfig | None = None,
+    ):
+        if process not in PROCESSES:
+            raise ValueError(f"process: expected one of {sorted(PROCESSES)}, got {process!r}.")
+        self.structure = trace_structure(model, tuple(model_args), model_kwargs, sites=sites, data_sites=data_sites)
+        self.coords, self.dims = dict(coords or {}), dict(dims or {})
+        self.network_config = network or NetworkConfig()
+        self.attention, self.process = attention, process
+        self.history = xr.Dataset()
+        self._replay = Replay(model, tuple(model_args), dict(model_kwargs or {}))
+        self._layout = TokenLayout.of(self.structure)
+        self._attend = attention_function(attention, self.structure)
+        self._joint: LearnedJoint | None = None
+
+    # ------------------------------------------------------------------ training
+
+    def simulate(self, rng_key: PRNGKeyArray, num_simulations: int) -> xr.Dataset:
+        """Draw simulations from the model.
+
+        Parameters
+        ----------
+        rng_key
+            Source of all simulations.
+        num_simulations
+            How many.
+
+        Returns
+        -------
+        Every token site, with the dim ``simulation`` first, then the dims of the plates.
+        """
+        if num_simulations < 1:
+            raise ValueError(f"num_simulations: expected at least 1, got {num_simulations}.")
+        values = simulate(self._replay, rng_key, num_simulations, tuple(self.structure.sites))
+        return simulations_to_dataset(self.structure, values, self.coords, self.dims)
+
+    def fit(
+        self,
+        rng_key: PRNGKeyArray,
+        num_simulations: int = 10_000,
+        *,
+        simulations: xr.Dataset | Mapping[str, Array] | None = None,
+        num_steps: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        validation_fraction: float = 0.05,
+        progress_bar: bool = True,
+        checkpoint_dir: str | Path | None = None,
+    ) -> "Simformer":
+        """Train the network on simulations; fitting again goes on from the present weights.
+
+        Parameters
+        ----------
+        rng_key
+            Source of the simulations, the initial weights and all randomness of training.
+        num_simulations
+            How many to draw, unless `simulations` are passed.
+        simulations
+            From :meth:`simulate`, or arrays by site with a leading axis.
+        num_steps
+            Gradient steps; chosen from the number of simulations by default.
+        batch_size
+            Examples a step, 128 by default; split over all devices that JAX sees.
+        learning_rate
+            Peak learning rate, 3e-3 by default.
+        validation_fraction
+            Share of the simulations held out, to choose the best weights.
+        progress_bar
+            Show steps, rate, remaining time and losses.
+        checkpoint_dir
+            Where to save the state of training now and then; a run that was cut off goes on from there.
+
+        Returns
+        -------
+        Itself, trained. Ctrl-C ends training early and keeps the best weights so far.
+
+        Raises
+        ------
+        ValueError
+            If simulations do not fit the model, too many are not finite, or a number is out of range.
+        """
+        data_key, split_key, init_key, train_key = jax.random.split(rng_key, 4)
+        channels = self._channels(data_key, num_simulations, simulations)
+        train_set, validation_set = _split(split_key, channels, validation_fraction)
+        steps = _default_steps(len(train_set)) if num_steps is None else num_steps
+        batch = BATCH_SIZE if batch_size is None else batch_size
+        rate = LEARNING_RATE if learning_rate is None else learning_rate
+        for name, value in {"num_steps": steps, "batch_size": batch, "learning_rate": rate}.items():
+            if value <= 0:
+                raise ValueError(f"{name}: expected a positive number, got {value}.")
+        if self._joint is None:
+            self._joint = self._initialise(init_key, train_set)
+        joint = self._joint
+        trainer = Trainer(
+            joint.graph, joint.layout, joint.standardisation, joint.attention, joint.process,
+            make_optimiser(rate, steps), batch,
+        )  # fmt: skip
+        bar = tqdm(total=steps, desc="fit", unit="step", disable=not progress_bar)
+        checkpoints = None if checkpoint_dir is None else Checkpoints(checkpoint_dir)
+        parameters, history = train(
+            trainer, joint.parameters, train_key, train_set, validation_set, steps, bar, checkpoints
+        )
+        self._joint = replace(joint, parameters=parameters)
+        self.history = _extend(self.history, history)
+        return self
+
+    def plot_history(self, ax: Any = None) -> Any:
+        """Draw the training and validation loss against the step.
+
+        Parameters
+        ----------
+        ax
+            Matplotlib axes; new ones by default.
+
+        Returns
+        -------
+        The axes.
+
+        Raises
+        ------
+        ValueError
+            If the network is not fitted yet.
+        """
+        import matplotlib.pyplot as plt
+
+        if not self.history.data_vars:
+            raise ValueError("Not fitted yet: there is no history. Call fit first.")
+        ax = ax or plt.subplots(figsize=(6, 3.5), layout="constrained")[1]
+        ax.plot(self.history["step"], self.history["training_loss"], lw=1, alpha=0.7, label="training")
+        ax.plot(self.history["step"], self.history["validation_loss"], lw=1.5, label="validation")
+        ax.set(xlabel="step", ylabel="denoising loss")
+        ax.legend(frameon=False)
+        ax.spines[["top", "right"]].set_visible(False)
+        return ax
+
+    # ------------------------------------------------------------------ asking
+
+    def condition(self, data: Mapping[str, Any] | None = None, /, **sites: Any) -> ConditionedDistribution:
+        """Give some values and get the distribution of all others.
+
+        Parameters
+        ----------
+        data
+            Values by site, for names that are no Python identifiers.
+        **sites
+            Values by site: arrays that broadcast to the site's shape, ``xarray.DataArray``, floats, or
+            :func:`~simformer_ppl.between`, :func:`~simformer_ppl.above`, :func:`~simformer_ppl.below`. NaN marks a
+            missing scalar. Axes before the site's shape are batch axes, equal or broadcastable between sites.
+
+        Returns
+        -------
+        The conditioned distribution; of the joint, where nothing is given.
+
+        Raises
+        ------
+        ValueError
+            If the network is not fitted, a site is unknown or given twice, a shape is wrong, a value lies outside the
+            support, part of an event is missing whose support is not elementwise, or nothing is left to sample.
+        """
+        if self._joint is None:
+            raise ValueError("Not fitted yet: call fit(rng_key, num_simulations) before condition.")
+        start = ConditionedDistribution(self.structure, self._joint, self._replay, coords=self.coords, dims=self.dims)
+        return start.condition(data, **sites)
+
+    # ------------------------------------------------------------------ keeping
+
+    def save(self, path: str | Path) -> None:
+        """Write weights, standardisation, configuration and versions to a folder; no pickle, no training set.
+
+        Raises
+        ------
+        ValueError
+            If the network is not fitted yet, or the folder holds something else.
+        """
+        if self._joint is None:
+            raise ValueError("Not fitted yet: there is nothing to save. Call fit first.")
+        persistence.save(Path(path), self._joint, self._configuration(), self.history)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        model: Callable,
+        model_args: tuple = (),
+        model_kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> "Simformer":
+        """Read what :meth:`save` wrote.
+
+        Parameters
+        ----------
+        path
+            The folder.
+        model, model_args, model_kwargs
+            The model, as it was.
+        **options
+            Options of :class:`Simformer` that cannot be stored: an `attention` that is an array or a function.
+
+        Returns
+        -------
+        A fitted Simformer, with bit-identical draws for the same key.
+
+        Raises
+        ------
+        ValueError
+            If the model's structure is not the saved one; the message says where it differs.
+        """
+        configuration = persistence.read_configuration(Path(path))
+        stored = configuration["options"]
+        stored["network"] = NetworkConfig(**stored["network"])
+        loaded = cls(model, model_args, model_kwargs, **{**stored, **options})
+        persistence.check_structure(configuration["structure"], persistence.describe_structure(loaded.structure))
+        template = loaded._initialise(jax.random.key(0), np.zeros((1, loaded._layout.num_channels), np.float32))
+        parameters, standardisation = persistence.read_arrays(Path(path), template)
+        loaded._joint = replace(template, parameters=parameters, standardisation=standardisation)
+        loaded.history = persistence.read_history(Path(path))
+        return loaded
+
+    # ------------------------------------------------------------------ looks
+
+    def __repr__(self) -> str:
+        return f"{self._headline()}\n{self.structure!r}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self._headline()}</p>{self.structure._repr_html_()}"
+
+    def _headline(self) -> str:
+        if self._joint is None:
+            return "Simformer (not fitted)"
+        size = sum(leaf.size for leaf in jax.tree.leaves(self._joint.parameters))
+        steps = int(self.history["step"][-1]) if "step" in self.history.coords else 0
+        return f"Simformer (fitted: {size:,} parameters, {steps:,} steps)"
+
+    # ------------------------------------------------------------------ parts of the above
+
+    def _channels(self, rng_key: PRNGKeyArray, num_simulations: int, simulations: Any) -> np.ndarray:
+        if simulations is None:
+            simulations = self.simulate(rng_key, num_simulations)
+        values = dataset_to_arrays(self.structure, simulations)
+        channels = np.asarray(jax.jit(self._layout.encode)(values))
+        return channels[keep_finite(channels, {n: self._layout.channel_slices[n] for n in self.structure.sites})]
+
+    def _initialise(self, rng_key: PRNGKeyArray, channels: np.ndarray) -> LearnedJoint:
+        layout = self._layout
+        create = nnx.jit(  # compiled whole: one by one, the initial weights take seconds
+            lambda key: SimformerNetwork(
+                layout.token_of_channel, self.structure.num_tokens, self.network_config, rngs=nnx.Rngs(key)
+            )
+        )
+        graph, parameters = nnx.split(create(rng_key))
+        standardisation = fit_standardisation(channels, ~layout.is_one_hot)
+        return LearnedJoint(parameters, standardisation, graph, layout, self._attend, PROCESSES[self.process])
+
+    def _configuration(self) -> dict[str, Any]:
+        return {
+            "options": {
+                "sites": list(self.structure.sites),
+                "data_sites": [name for name, site in self.structure.sites.items() if site.is_data],
+                "coords": {name: np.asarray(values).tolist() for name, values in self.coords.items()},
+                "dims": {name: list(names) for name, names in self.dims.items()},
+                "attention": self.attention if isinstance(self.attention, str) else "moral",
+                "process": self.process,
+                "network": self.network_config._asdict(),
+            },
+            "structure": persistence.describe_structure(self.structure),
+        }
+
+
+def _split(
+    rng_key: PRNGKeyArray, channels: Float[np.ndarray, "n channels"], fraction: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Training and validation set, at least one simulation each."""
+    if not 0 < fraction < 1:
+        raise ValueError(f"validation_fraction: expected a number between 0 and 1, got {fraction}.")
+    count = len(channels)
+    if count < 2:
+        raise ValueError(f"simulations: expected at least 2 finite ones, got {count}.")
+    held_out = min(max(1, round(fraction * count)), count - 1)
+    shuffled = channels[np.asarray(jax.random.permutation(rng_key, count))]
+    return shuffled[held_out:], shuffled[:held_out]
+
+
+def _default_steps(num_simulations: int) -> int:
+    """More steps for more simulations: from 5,000 to 20,000, in proportion to the square root."""
+    return int(np.clip(200 * num_simulations**0.5, 5_000, 20_000))
+
+
+def _extend(old: xr.Dataset, new: xr.Dataset) -> xr.Dataset:
+    """Append a run to the history."""
+    if not old.data_vars:
+        return new
+    return xr.concat([old, new.assign_coords(step=new["step"] + int(old["step"][-1]))], "step")

@@ -1,0 +1,216 @@
+"""Read a model into a `ModelStructure`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpyro.distributions import constraints
+
+from simformer_ppl.structure.model_structure import ModelStructure
+from simformer_ppl.structure.reading import NEEDS_VALUES, Reading, read_densely, read_laws
+from simformer_ppl.structure.roles import observed_sites
+from simformer_ppl.structure.sites import Deterministic, Site
+from simformer_ppl.structure.supports import acts_per_scalar, unconstrained_shape
+from simformer_ppl.structure.token_graph import Block, kept_tokens, marginal_directed, tokenise
+from simformer_ppl.structure.tracing import ModelTrace, TracedSite, trace_abstractly
+
+
+def trace_structure(
+    model: Callable[..., Any],
+    model_args: Sequence[Any] = (),
+    model_kwargs: Mapping[str, Any] | None = None,
+    *,
+    sites: Collection[str] | None = None,
+    data_sites: Collection[str] | None = None,
+) -> ModelStructure:
+    """Read the structure of a NumPyro model, without running it.
+
+    Parameters
+    ----------
+    model
+        A NumPyro model.
+    model_args, model_kwargs
+        Its arguments. Observations among them are ignored, but say which sites are data.
+    sites
+        Sample or deterministic sites whose scalars become tokens. All sample sites by default; a sample site that is
+        left out is a nuisance, simulated but eliminated from the graph.
+    data_sites
+        Which of them are data. By default those with observations; if none has any, those that get some when the
+        arguments that are None are filled; else those that no other site reads.
+
+    Returns
+    -------
+    The structure.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, a plate is subsampled, a site is ImproperUniform, or a support has no map to
+        unconstrained space.
+
+    Warns
+    -----
+    UserWarning
+        If the model branches in Python on a random value (the graph is then dense), or has ``numpyro.factor`` sites.
+
+    Examples
+    --------
+    >>> import numpyro
+    >>> import numpyro.distributions as dist
+    >>> def model(y=None):
+    ...     mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+    ...     with numpyro.plate("n", 2):
+    ...         numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+    >>> structure = trace_structure(model)
+    >>> structure.tokens
+    ('mu', 'y[0]', 'y[1]')
+    >>> structure.adjacency.astype(int).tolist()
+    [[0, 0, 0], [1, 0, 0], [1, 0, 0]]
+    """
+    args, kwargs = tuple(model_args), dict(model_kwargs or {})
+    trace, names, reading = _read(model, args, kwargs, sites, data_sites)
+    if trace.factors:
+        warnings.warn(f"factor sites {list(trace.factors)} are soft constraints: they are not simulated", stacklevel=2)
+    blocks = _blocks(trace, reading, names)
+    full = tokenise(reading.scalars, list(blocks.values()))
+    keep = kept_tokens(list(blocks.values()))
+    adjacency = marginal_directed(full, keep)
+    token_sites = _sites(trace, reading, names, blocks)
+    if data_sites is None:
+        data_sites = observed_sites(model, args, kwargs, trace) & set(names) or _unread(token_sites, adjacency)
+    token_sites = {n: replace(site, is_data=n in set(data_sites)) for n, site in token_sites.items()}
+    given = reading.given
+    return ModelStructure(
+        sites=token_sites,
+        tokens=tuple(label for site in token_sites.values() for label in site.labels()),
+        adjacency=adjacency,
+        plates=dict(trace.plates),
+        deterministics={n: _deterministic(site, *reading.deterministics[n]) for n, site in trace.deterministic.items()},
+        nuisances=tuple(n for n in trace.random if n not in names),
+        factors=trace.factors,
+        exchangeable=(),
+        info=reading.info,
+        _blocks=blocks,
+        _full=full,
+        _scalar_graph=given,
+    )
+
+
+def _read(
+    model: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    sites: Collection[str] | None,
+    data_sites: Collection[str] | None,
+) -> tuple[ModelTrace, tuple[str, ...], Reading]:
+    """Trace a model, choose its token sites, read its laws; densely, if it cannot be traced without values."""
+    try:
+        trace = trace_abstractly(model, args, kwargs)
+        names = _token_names(trace, sites, data_sites)
+        return trace, names, read_laws(model, args, kwargs, trace, frozenset(names) & frozenset(trace.deterministic))
+    except NEEDS_VALUES as error:
+        reason = str(error).splitlines()[0]
+    warnings.warn(
+        "the model asks for the values of random sites while it is traced, for instance in a Python `if`: its graph is "
+        f"taken to be dense ({reason})",
+        stacklevel=3,
+    )
+    wanted = frozenset(sites or ()) | frozenset(data_sites or ())
+    trace, reading = read_densely(model, args, kwargs, wanted)
+    return trace, _token_names(trace, sites, data_sites), reading
+
+
+def _token_names(
+    trace: ModelTrace, sites: Collection[str] | None, data_sites: Collection[str] | None
+) -> tuple[str, ...]:
+    for argument, wanted in (("sites", sites), ("data_sites", data_sites)):
+        if isinstance(wanted, str):
+            raise ValueError(f"{argument} is a list of site names, not the string {wanted!r}")
+        unknown = [name for name in wanted or () if name not in trace.sites]
+        if unknown:
+            raise ValueError(f"{argument}: unknown {unknown}; the model has {list(trace.sites)}")
+    if sites is None:
+        default = {name for name, site in trace.random.items() if not site.is_auxiliary}
+        chosen = default | set(data_sites or ())
+    else:
+        chosen = set(sites)
+        left_out = [name for name in data_sites or () if name not in chosen]
+        if left_out:
+            raise ValueError(f"data_sites: {left_out} are not among sites {list(sites)}")
+    if not chosen:
+        raise ValueError(f"no site is left to be a token; the model has {list(trace.sites)}")
+    return tuple(name for name in trace.sites if name in chosen)
+
+
+def _blocks(trace: ModelTrace, reading: Reading, names: Collection[str]) -> dict[str, Block]:
+    """A block per noise source and node, in the order of the scalar graph."""
+    blocks = {f"noise {index}": Block(1, is_token=False) for index in range(reading.num_noise)}
+    for name in reading.nodes:
+        size, (support, _) = trace.sites[name].size, reading.supports[name]
+        if name not in names or acts_per_scalar(support):
+            blocks[name] = Block(size, is_token=name in names)
+        else:
+            num_events = size // _event_size(trace.sites[name], support)
+            num_tokens = int(np.prod(_token_shape(trace.sites[name], support), dtype=int))
+            blocks[name] = Block(size, size // max(num_events, 1), num_tokens // max(num_events, 1))
+    return blocks
+
+
+def _event_size(site: TracedSite, support: constraints.Constraint) -> int:
+    return int(np.prod(site.shape[len(site.shape) - support.event_dim :], dtype=int))
+
+
+def _token_shape(site: TracedSite, support: constraints.Constraint) -> tuple[int, ...]:
+    try:
+        return unconstrained_shape(support, site.shape)
+    except NotImplementedError:
+        raise ValueError(
+            f"site {site.name!r} has the support {support}, which has no map to unconstrained space: leave it out of "
+            "`sites`, or write it as a function of others"
+        ) from None
+
+
+def _sites(trace: ModelTrace, reading: Reading, names: Collection[str], blocks: Mapping[str, Block]) -> dict[str, Site]:
+    out, start = {}, 0
+    for name in names:
+        traced, (support, is_static) = trace.sites[name], reading.supports[name]
+        stop = start + blocks[name].num_tokens
+        out[name] = Site(
+            name=name,
+            shape=traced.shape,
+            support=support,
+            support_is_static=is_static,
+            plates=traced.plates,
+            dims=traced.dims,
+            is_data=False,
+            is_discrete=bool(support.is_discrete),
+            is_deterministic=traced.is_deterministic,
+            num_categories=traced.num_categories,
+            event_dim=traced.event_dim,
+            dtype=traced.dtype,
+            distribution=traced.distribution,
+            token_shape=_token_shape(traced, support),
+            token_slice=slice(start, stop),
+            is_elementwise=acts_per_scalar(support),
+        )
+        start = stop
+    return out
+
+
+def _unread(sites: Mapping[str, Site], adjacency: np.ndarray) -> frozenset[str]:
+    """Sites that no other site reads."""
+    unread = set()
+    for name, site in sites.items():
+        others = np.ones(len(adjacency), bool)
+        others[site.token_slice] = False
+        if not adjacency[others, site.token_slice].any():
+            unread.add(name)
+    return frozenset(unread)
+
+
+def _deterministic(site: TracedSite, reads: frozenset[str], is_random: bool) -> Deterministic:
+    return Deterministic(site.name, site.shape, site.dims, reads, is_random)

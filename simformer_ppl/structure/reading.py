@@ -1,0 +1,141 @@
+"""What is read from a model before it is decided how to present it: sites, scalar graph and supports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Bool
+from numpyro.distributions import constraints
+
+from simformer_ppl.structure.abstract_value import Value
+from simformer_ppl.structure.laws import Laws, SiteLaw, trace_laws
+from simformer_ppl.structure.parents import parent_matrix
+from simformer_ppl.structure.supports import static_support
+from simformer_ppl.structure.tracing import ModelTrace, trace_with_key
+
+ScalarGraph = Bool[np.ndarray, "scalars scalars"]
+
+# Raised where a program asks for the value of something that is traced without one.
+NEEDS_VALUES = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a model's laws say.
+
+    Attributes
+    ----------
+    nodes
+        Sites whose scalars are nodes, in trace order.
+    num_noise
+        Noise sources that come before them.
+    scalars
+        Directed graph over noise sources and scalars, row = child.
+    supports
+        Static support per node, and whether it is exact.
+    deterministics
+        Per deterministic site, the sample sites it reads and whether it reads hidden noise.
+    info
+        Where and why the graph had to be dense.
+    given
+        The graph with the values of some sites taken as constants.
+    """
+
+    nodes: tuple[str, ...]
+    num_noise: int
+    scalars: ScalarGraph
+    supports: dict[str, tuple[constraints.Constraint, bool]]
+    deterministics: dict[str, tuple[frozenset[str], bool]]
+    info: list[str]
+    given: Callable[[Mapping[str, np.ndarray]], ScalarGraph] | None
+
+
+def read_laws(
+    model: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    trace: ModelTrace,
+    deterministic_nodes: frozenset[str],
+) -> Reading:
+    """Interpret the laws of all sites."""
+    laws = trace_laws(model, args, kwargs, trace, deterministic_nodes)
+    found, info = laws.interpret()
+    return Reading(
+        nodes=laws.nodes,
+        num_noise=laws.num_noise,
+        scalars=parent_matrix(laws, found),
+        supports={name: _support(found[name]) for name in laws.nodes},
+        deterministics=_deterministic_reads(laws, found),
+        info=info,
+        given=lambda values: parent_matrix(laws, laws.interpret(values)[0]),
+    )
+
+
+def read_densely(
+    model: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], deterministic_nodes: frozenset[str]
+) -> tuple[ModelTrace, Reading]:
+    """Simulate a model that cannot be traced abstractly: every scalar reads all before it.
+
+    A support is exact if two simulations agree on it.
+    """
+    (trace, first), (_, second) = (trace_with_key(model, args, kwargs, jax.random.key(seed)) for seed in (0, 1))
+    nodes = tuple(n for n, site in trace.sites.items() if not site.is_deterministic or n in deterministic_nodes)
+    num_scalars = sum(trace.sites[name].size for name in nodes)
+    supports = {}
+    for name in nodes:
+        supports[name] = (constraints.real, True)
+        if not trace.sites[name].is_deterministic:
+            traced = trace.sites[name].traced_names[0]
+            supports[name] = _agreed_support(first[traced]["fn"], second.get(traced, first[traced])["fn"])
+    deterministics: dict[str, tuple[frozenset[str], bool]] = {}
+    earlier: set[str] = set()
+    for name, site in trace.sites.items():
+        if site.is_deterministic:
+            deterministics[name] = (frozenset(earlier), trace.num_keys > 0)
+        else:
+            earlier.add(name)
+    scalars = np.tri(num_scalars, k=-1, dtype=bool)
+    info = ["every site: the model needs values to be traced, so each scalar is taken to read all before it"]
+    return trace, Reading(nodes, 0, scalars, supports, deterministics, info, None)
+
+
+def _support(law: SiteLaw) -> tuple[constraints.Constraint, bool]:
+    if law.kind == "deterministic" or law.support is None:
+        return constraints.real, True
+    return static_support(law.support, law.parameters)
+
+
+def _agreed_support(first: Any, second: Any) -> tuple[constraints.Constraint, bool]:
+    leaves, others = jax.tree.leaves(first.support), jax.tree.leaves(second.support)
+    same = len(leaves) == len(others)
+    parameters = []
+    for index, leaf in enumerate(leaves):
+        agrees = same and np.array_equal(leaf, others[index])
+        parameters.append(Value.of_constant(np.asarray(leaf)) if agrees else Value(np.shape(leaf)))
+    return static_support(first.support, parameters)
+
+
+def _deterministic_reads(laws: Laws, found: dict[str, SiteLaw]) -> dict[str, tuple[frozenset[str], bool]]:
+    """Deterministic nodes are looked through: what counts is which sample sites must be at hand."""
+    starts = laws.starts()
+    reads: dict[str, tuple[frozenset[str], bool]] = {}
+    for name in laws.trace.deterministic:
+        bitset = found[name].output.all_reads()
+        names: set[str] = set()
+        is_random = bool(bitset & ((1 << laws.num_noise) - 1))
+        for node in laws.nodes:
+            if bitset >> starts[node] & ((1 << laws.trace.sites[node].size) - 1):
+                through, noisy = reads.get(node, (frozenset({node}), False))
+                names |= through
+                is_random |= noisy
+        reads[name] = (frozenset(names), is_random)
+    return reads

@@ -1,0 +1,101 @@
+"""Sites of a model: what a token is a scalar of."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpyro.distributions import constraints
+
+
+@dataclass(frozen=True)
+class Site:
+    """A sample or deterministic site whose scalars are tokens.
+
+    Attributes
+    ----------
+    name
+        As in the model.
+    shape
+        NumPyro shape of a value: batch, then event.
+    support
+        Constraint with concrete parameters that encloses every value. The exact one where it depends on nothing drawn.
+    support_is_static
+        False if the exact support depends on other sites: draws inside ``support`` may then still lie outside it.
+    plates
+        Enclosing plates, outermost first.
+    dims
+        A name per axis of `shape`: the plate on plate axes, ``{name}_dim_{i}`` on the others.
+    is_data
+        Whether the site is data rather than a parameter.
+    is_discrete
+        Whether the support is discrete.
+    is_deterministic
+        Whether it is a ``numpyro.deterministic`` site.
+    num_categories
+        Number of unordered categories of a categorical site, else 0.
+    event_dim
+        Number of event axes.
+    dtype
+        Of a value.
+    distribution
+        Name of the distribution, such as ``"Normal"``.
+    token_shape
+        Shape of the tokens: `shape` where the support acts per scalar, else that of the unconstrained value.
+    token_slice
+        Where the tokens stand among all tokens.
+    is_elementwise
+        Whether the support acts on each scalar by itself.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    support: constraints.Constraint
+    support_is_static: bool
+    plates: tuple[str, ...]
+    dims: tuple[str, ...]
+    is_data: bool
+    is_discrete: bool
+    is_deterministic: bool
+    num_categories: int
+    event_dim: int
+    dtype: np.dtype
+    distribution: str
+    token_shape: tuple[int, ...]
+    token_slice: slice
+    is_elementwise: bool
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens."""
+        return self.token_slice.stop - self.token_slice.start
+
+    @property
+    def size(self) -> int:
+        """Number of scalars of a value."""
+        return int(np.prod(self.shape, dtype=int))
+
+    def labels(self) -> list[str]:
+        """A label per token, such as ``theta[3]``."""
+        if not self.token_shape:
+            return [self.name]
+        return [f"{self.name}[{', '.join(map(str, index))}]" for index in np.ndindex(*self.token_shape)]
+
+
+@dataclass(frozen=True)
+class Deterministic:
+    """A ``numpyro.deterministic`` site, token or not.
+
+    Attributes
+    ----------
+    name, shape, dims
+        As for a `Site`.
+    reads
+        Names of the sample sites that its value depends on, nuisances included.
+    is_random
+        Whether it depends on noise that is no site, such as ``numpyro.prng_key``.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dims: tuple[str, ...]
+    reads: frozenset[str]
+    is_random: bool

@@ -1,0 +1,55 @@
+"""A structure as a table, in text and in HTML."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from simformer_ppl.structure.sites import Site
+from simformer_ppl.structure.supports import describe
+
+if TYPE_CHECKING:
+    from simformer_ppl.structure.model_structure import ModelStructure
+
+_HEADER = ("site", "distribution", "shape", "dims", "support", "role", "tokens")
+
+
+def text_table(structure: ModelStructure) -> str:
+    """Aligned columns, then counts and remarks."""
+    rows = [_HEADER, *(_row(site) for site in structure.sites.values())]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(["ModelStructure", *lines, *remarks(structure)])
+
+
+def html_table(structure: ModelStructure) -> str:
+    """The same as an HTML table."""
+    head = "".join(f"<th style='text-align:left'>{cell}</th>" for cell in _HEADER)
+    body = "".join(
+        "<tr>" + "".join(f"<td style='text-align:left'>{escape(cell)}</td>" for cell in _row(site)) + "</tr>"
+        for site in structure.sites.values()
+    )
+    notes = "<br>".join(escape(line) for line in remarks(structure))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{notes}</p>"
+
+
+def remarks(structure: ModelStructure) -> list[str]:
+    """Counts, and what is worth knowing: what is no token, what is exchangeable, what is dense."""
+    tokens, edges = structure.num_tokens, int(structure.adjacency.sum())
+    density = edges / (tokens * (tokens - 1) / 2) if tokens > 1 else 0.0
+    lines = [f"{tokens} tokens, {edges} edges, {density:.1%} of the possible ones"]
+    if structure.nuisances:
+        lines.append(f"nuisances, simulated and left out: {', '.join(structure.nuisances)}")
+    if structure.exchangeable:
+        lines.append(f"exchangeable plates: {', '.join(structure.exchangeable)}")
+    if structure.factors:
+        lines.append(f"factors, not simulated: {', '.join(structure.factors)}")
+    return lines + [f"dense: {reason}" for reason in structure.info]
+
+
+def _row(site: Site) -> tuple[str, ...]:
+    role = "data" if site.is_data else "deterministic" if site.is_deterministic else "parameter"
+    support = describe(site.support) + ("" if site.support_is_static else " *")
+    dims = ", ".join(site.dims)
+    return site.name, site.distribution, str(site.shape), dims, support, role, str(site.num_tokens)

@@ -1,0 +1,272 @@
+"""Run a model abstractly: which sites there are, and of what shape."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from numpyro import handlers
+from numpyro.primitives import Messenger
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TracedSite:
+    """A site as the model states it, before it is decided what becomes a token."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    plates: tuple[str, ...] = ()
+    dims: tuple[str, ...] = ()
+    event_dim: int = 0
+    distribution: str = "Deterministic"
+    num_categories: int = 0
+    is_observed: bool = False
+    is_auxiliary: bool = False
+    is_deterministic: bool = False
+    is_masked_observation: bool = False
+
+    @property
+    def size(self) -> int:
+        """Number of scalars."""
+        return int(np.prod(self.shape, dtype=int))
+
+    @property
+    def traced_names(self) -> tuple[str, ...]:
+        """The sample sites by which the model states it: an ``obs_mask`` makes two of one."""
+        return (f"{self.name}_observed", f"{self.name}_unobserved") if self.is_masked_observation else (self.name,)
+
+
+@dataclass(frozen=True)
+class ModelTrace:
+    """What one abstract run of a model shows.
+
+    Attributes
+    ----------
+    sites
+        Random and deterministic sites in trace order; those that an ``obs_mask`` splits are folded back into one.
+    factors
+        Names of ``numpyro.factor`` sites.
+    plates
+        Plate sizes.
+    num_keys
+        Number of calls of ``numpyro.prng_key``.
+    """
+
+    sites: dict[str, TracedSite]
+    factors: tuple[str, ...]
+    plates: dict[str, int]
+    num_keys: int
+
+    @property
+    def random(self) -> dict[str, TracedSite]:
+        """The sample sites."""
+        return {name: site for name, site in self.sites.items() if not site.is_deterministic}
+
+    @property
+    def deterministic(self) -> dict[str, TracedSite]:
+        """The deterministic sites."""
+        return {name: site for name, site in self.sites.items() if site.is_deterministic}
+
+
+class Unconditioned(Messenger):
+    """Forget observations, as ``numpyro.handlers.uncondition`` does, but leave factors and scanned sites alone.
+
+    NumPyro replays the sites of a scan after the loop has run: by then their values have been used.
+    Also refuses what cannot be simulated.
+    """
+
+    def process_message(self, msg: Message) -> None:
+        """Refuse, or forget the observation."""
+        if msg["type"] == "plate":
+            size, subsample_size = msg["args"]
+            if subsample_size is not None and subsample_size != size:
+                raise ValueError(
+                    f"plate {msg['name']!r} draws a subsample of {subsample_size} out of {size}: a model of all the "
+                    "elements is needed, leave subsample_size out"
+                )
+        if msg["type"] != "sample" or msg.get("_control_flow_done", False):
+            return
+        if isinstance(innermost(msg["fn"]), dist.ImproperUniform):
+            raise ValueError(
+                f"site {msg['name']!r} is ImproperUniform, which cannot be simulated: give it a proper prior"
+            )
+        if msg["is_observed"] and not is_factor(msg["fn"]):
+            msg["is_observed"] = False
+            msg["infer"] = {**msg["infer"], "was_observed": True, "observed_shape": jnp.shape(msg["value"])}
+            msg["value"] = None
+
+
+class CountedKeys(Messenger):
+    """Hand out given keys, one per call of ``numpyro.prng_key``."""
+
+    def __init__(self, keys: Any = None):
+        super().__init__(None)
+        self.keys, self.count = keys, 0
+
+    def process_message(self, msg: Message) -> None:
+        """Answer the call."""
+        if msg["type"] != "prng_key":
+            return
+        if self.keys is not None and self.count < len(self.keys):
+            msg["value"] = self.keys[self.count]
+        self.count += 1
+
+
+def innermost(fn: Any) -> Any:
+    """The distribution inside ``Independent``, ``Masked`` and ``Expanded``."""
+    while isinstance(fn, (dist.Independent, dist.MaskedDistribution, dist.ExpandedDistribution)):
+        fn = fn.base_dist
+    return fn
+
+
+def is_factor(fn: Any) -> bool:
+    """Whether a sample site is a ``numpyro.factor``."""
+    return isinstance(innermost(fn), dist.Unit)
+
+
+def trace_abstractly(model: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> ModelTrace:
+    """Trace a model, unconditioned, without computing anything."""
+    traced: list[ModelTrace] = []
+
+    def run() -> None:
+        traced.append(trace_with_key(model, args, kwargs, jax.random.key(0))[0])
+
+    jax.eval_shape(run)
+    return traced[0]
+
+
+def trace_with_key(
+    model: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], key: jax.Array
+) -> tuple[ModelTrace, dict[str, Message]]:
+    """Trace a model, unconditioned, simulating it with a key."""
+    keys = CountedKeys()
+    # validation computes, even here, wherever an argument of a distribution is known
+    with (
+        numpyro.validation_enabled(False),
+        handlers.trace() as messages,
+        handlers.seed(rng_seed=key),
+        Unconditioned(),
+        keys,
+    ):
+        model(*args, **kwargs)
+    return _model_trace(messages, keys.count), messages
+
+
+def _model_trace(messages: dict[str, Message], num_keys: int) -> ModelTrace:
+    sites: dict[str, TracedSite] = {}
+    factors = []
+    for name, msg in messages.items():
+        if msg["type"] == "deterministic":
+            sites[name] = _deterministic_site(msg)
+        elif msg["type"] == "sample":
+            if is_factor(msg["fn"]):
+                factors.append(name)
+            else:
+                sites[name] = _sample_site(msg)
+    plates = {frame.name: frame.size for msg in messages.values() for frame in _frames(msg)}
+    return ModelTrace(_fold_masked_observations(sites), tuple(factors), plates, num_keys)
+
+
+def _fold_masked_observations(sites: dict[str, TracedSite]) -> dict[str, TracedSite]:
+    folded = {}
+    for name, site in sites.items():
+        stem, _, suffix = name.rpartition("_")
+        if suffix in ("observed", "unobserved") and _is_masked_observation(stem, sites):
+            if suffix == "observed":
+                dims = tuple(dim.replace(f"{name}_dim_", f"{stem}_dim_") for dim in site.dims)
+                folded[stem] = replace(site, name=stem, dims=dims, is_observed=True, is_masked_observation=True)
+        elif not _is_masked_observation(name, sites):
+            folded[name] = site
+    return folded
+
+
+def _is_masked_observation(name: str, sites: dict[str, TracedSite]) -> bool:
+    parts = [sites.get(f"{name}_observed"), sites.get(f"{name}_unobserved")]
+    whole = sites.get(name)
+    are_random = all(part is not None and not part.is_deterministic for part in parts)
+    return are_random and whole is not None and whole.is_deterministic
+
+
+def _sample_site(msg: Message) -> TracedSite:
+    name, fn = msg["name"], msg["fn"]
+    shape = jnp.broadcast_shapes(jnp.shape(msg["value"]), fn.shape(msg["kwargs"].get("sample_shape", ())))
+    plates, dims = _dims(name, shape, fn.event_dim, _frames(msg))
+    _warn_if_observed_differently(name, msg["infer"].get("observed_shape"), shape)
+    return TracedSite(
+        name=name,
+        shape=tuple(shape),
+        dtype=np.dtype(jnp.result_type(msg["value"])),
+        plates=plates,
+        dims=dims,
+        event_dim=fn.event_dim,
+        distribution=type(innermost(fn)).__name__,
+        num_categories=_num_categories(innermost(fn)),
+        is_observed=bool(msg["is_observed"] or msg["infer"].get("was_observed", False)),
+        is_auxiliary=bool(msg["infer"].get("is_auxiliary", False)),
+    )
+
+
+def _warn_if_observed_differently(name: str, observed: tuple[int, ...] | None, shape: tuple[int, ...]) -> None:
+    if observed is None:
+        return
+    padded = (1,) * (len(shape) - len(observed)) + observed
+    if len(padded) != len(shape) or any(had not in (1, size) for had, size in zip(padded, shape, strict=True)):
+        warnings.warn(
+            f"site {name!r} is observed with shape {observed} but simulated with shape {shape}: put it in a plate",
+            stacklevel=2,
+        )
+
+
+def _deterministic_site(msg: Message) -> TracedSite:
+    shape = tuple(jnp.shape(msg["value"]))
+    frames = _frames(msg)
+    # a deterministic value does not say how many event axes it has: as many as make the plates fit
+    event_dim = next((e for e in range(len(shape) + 1) if _fit(shape, e, frames)), 0)
+    plates, dims = _dims(msg["name"], shape, event_dim, frames)
+    dtype = np.dtype(jnp.result_type(msg["value"]))
+    return TracedSite(msg["name"], shape, dtype, plates, dims, is_deterministic=True)
+
+
+def _fit(shape: tuple[int, ...], event_dim: int, frames: Sequence[Any]) -> bool:
+    axes = [(len(shape) - event_dim + frame.dim, frame.size) for frame in frames]
+    return all(axis >= 0 and shape[axis] == size for axis, size in axes)
+
+
+def _dims(
+    name: str, shape: tuple[int, ...], event_dim: int, frames: Sequence[Any]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Plates that index an axis, outermost first, and a name for every axis."""
+    by_axis = {len(shape) - event_dim + frame.dim: frame for frame in frames}
+    by_axis = {axis: frame for axis, frame in by_axis.items() if axis >= 0 and shape[axis] == frame.size}
+    dims, unnamed = [], 0
+    for axis in range(len(shape)):
+        if axis in by_axis:
+            dims.append(by_axis[axis].name)
+        else:
+            dims.append(f"{name}_dim_{unnamed}")
+            unnamed += 1
+    indexing = {frame.name for frame in by_axis.values()}
+    return tuple(frame.name for frame in frames if frame.name in indexing), tuple(dims)
+
+
+def _frames(msg: Message) -> list[Any]:
+    """Enclosing plates, outermost first: NumPyro lists them as a message meets them, from the inside."""
+    return list(reversed(msg.get("cond_indep_stack", [])))
+
+
+def _num_categories(fn: Any) -> int:
+    if type(fn).__name__.startswith("Ordered"):
+        return 0
+    if isinstance(fn, dist.CategoricalProbs):
+        return int(fn.probs.shape[-1])
+    return int(fn.logits.shape[-1]) if isinstance(fn, dist.CategoricalLogits) else 0

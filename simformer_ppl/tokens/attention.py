@@ -1,0 +1,53 @@
+"""Choose the attention mask: from the model's graph, dense, directed, or the user's own."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from simformer_ppl.structure import ModelStructure, graph
+
+AttentionFunction = Callable[[Bool[Array, "batch tokens"], Float[Array, "batch channels"]], Bool[Array, "#b n n"]]
+"""``(conditioned, standardised values) -> mask``, batched, row = query."""
+
+Attention = Literal["moral", "dense", "directed"] | Bool[np.ndarray, "tokens tokens"] | Callable[[Array, Array], Array]
+
+
+def attention_function(attention: Attention, structure: ModelStructure) -> AttentionFunction:
+    """The mask of a batch of examples as a JAX function of what is given in each.
+
+    Parameters
+    ----------
+    attention
+        A kind, a matrix, or a function of one example.
+    structure
+        The model's structure.
+
+    Raises
+    ------
+    ValueError
+        If the kind is unknown, or a matrix has the wrong shape or dtype.
+    """
+    tokens = structure.num_tokens
+    if callable(attention):
+        return jax.vmap(attention)
+    if isinstance(attention, str):
+        if attention == "dense":
+            return lambda conditioned, values: jnp.ones((1, tokens, tokens), bool)
+        kinds = {"moral": graph.attention_mask, "directed": graph.directed_attention_mask}
+        if attention in kinds:
+            moral = jnp.asarray(structure.moral())
+            return lambda conditioned, values: kinds[attention](moral, conditioned)
+        raise ValueError(
+            f"attention: expected 'moral', 'dense', 'directed', a matrix or a function, got {attention!r}."
+        )
+    matrix = np.asarray(attention)
+    if matrix.shape != (tokens, tokens) or matrix.dtype != bool:
+        raise ValueError(
+            f"attention: expected a bool matrix of shape {(tokens, tokens)}, got {matrix.dtype} {matrix.shape}."
+        )
+    own = jnp.asarray(matrix | np.eye(tokens, dtype=bool))[None]
+    return lambda conditioned, values: own

@@ -1,0 +1,258 @@
+"""What a user gives (values, missing entries, intervals), read into the state of every token."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, ArrayLike, Bool, Float
+from numpyro.distributions import constraints
+
+from simformer_ppl.structure import Site
+from simformer_ppl.tokens.layout import TokenLayout
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A scalar known to lie between two bounds, either of which may be infinite."""
+
+    lower: Any
+    upper: Any
+
+    def __repr__(self) -> str:
+        return f"between({self.lower}, {self.upper})"
+
+
+def between(low: ArrayLike, high: ArrayLike) -> Interval:
+    """Give a site as an interval.
+
+    Parameters
+    ----------
+    low, high
+        Bounds, scalars or arrays that broadcast to the site's shape.
+
+    Returns
+    -------
+    A value for :meth:`simformer_ppl.Simformer.condition`.
+
+    Raises
+    ------
+    ValueError
+        If a lower bound is not below its upper bound.
+
+    Examples
+    --------
+    >>> between(0.0, 10.0)
+    between(0.0, 10.0)
+    """
+    if not np.all(np.asarray(low) < np.asarray(high)):
+        raise ValueError(f"An interval needs low < high everywhere, got between({low}, {high}).")
+    return Interval(low, high)
+
+
+def above(low: ArrayLike) -> Interval:
+    """Give a site as larger than a bound; see :func:`between`."""
+    return between(low, np.inf)
+
+
+def below(high: ArrayLike) -> Interval:
+    """Give a site as smaller than a bound; see :func:`between`."""
+    return between(-np.inf, high)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is known, by site.
+
+    Attributes
+    ----------
+    values
+        Arrays of ``batch_shape + site.shape``, or without the batch axes where shared; NaN where missing.
+    intervals
+        Bounds of ``site.shape``.
+    batch_shape
+        Shape of the batch of conditions.
+    batch_dims
+        A name for each batch axis, where the user's DataArray carries one.
+    batch_coords
+        Coordinates of those axes.
+    """
+
+    values: dict[str, Array] = field(default_factory=dict)
+    intervals: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    batch_shape: tuple[int, ...] = ()
+    batch_dims: tuple[str, ...] | None = None
+    batch_coords: dict[str, Any] = field(default_factory=dict)
+
+
+def read_values(site: Site, value: Any) -> Array:
+    """Check the values given for a site.
+
+    Parameters
+    ----------
+    site
+        The site.
+    value
+        Array-like that broadcasts to the site's shape, possibly after batch axes; NaN marks a missing scalar.
+
+    Returns
+    -------
+    Array of ``(*batch, *site.shape)``: float32, or the traced value as it is.
+
+    Raises
+    ------
+    ValueError
+        If the shape is wrong, a value lies outside the support, or an event is partly missing whose support is not
+        elementwise.
+    """
+    value = _broadcast(site, value)
+    if isinstance(value, jax.core.Tracer):
+        return value
+    value = np.asarray(value, np.float32)
+    missing = np.isnan(value)
+    if site.is_elementwise:
+        inside = np.asarray(_scalar_support(site)(np.where(missing, 0.0, value))) | missing
+    else:
+        event = tuple(range(-site.event_dim, 0))
+        inside = np.asarray(site.support(value)) | missing.all(event)
+        if (missing.any(event) & ~missing.all(event)).any():
+            raise ValueError(
+                f"Site '{site.name}': part of an event is missing, but its support is not elementwise "
+                f"({site.support}). Expected the whole event, or NaN in all of it."
+            )
+    if not inside.all():
+        wrong = value[np.broadcast_to(~inside.reshape(inside.shape + (1,) * (value.ndim - inside.ndim)), value.shape)]
+        raise ValueError(f"Site '{site.name}': expected values in {_describe(site)}, got {_some(wrong)}.")
+    return value
+
+
+def read_interval(site: Site, interval: Interval) -> tuple[np.ndarray, np.ndarray]:
+    """Check the interval given for a site.
+
+    Raises
+    ------
+    ValueError
+        If the bounds do not broadcast to the site, the support is not elementwise or is categorical, or no value of
+        the support lies inside.
+    """
+    if not site.is_elementwise or site.num_categories:
+        raise ValueError(
+            f"Site '{site.name}': expected values; intervals need ordered scalars, the support is {site.support}."
+        )
+    try:
+        lower, upper = (
+            np.broadcast_to(np.asarray(b, np.float32), site.shape) for b in (interval.lower, interval.upper)
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"Site '{site.name}': expected interval bounds that broadcast to {site.shape}, got {interval}."
+        ) from error
+    support = _scalar_support(site)
+    lowest = np.asarray(getattr(support, "lower_bound", -np.inf))
+    highest = np.asarray(getattr(support, "upper_bound", np.inf))
+    if (upper < lowest).any() or (lower > highest).any():
+        raise ValueError(f"Site '{site.name}': no value of {_describe(site)} lies in {interval}.")
+    return lower, upper
+
+
+def join_batches(values: Mapping[str, tuple[Site, Array]]) -> tuple[int, ...]:
+    """Common batch shape of the values of several sites.
+
+    Raises
+    ------
+    ValueError
+        If the leading axes do not broadcast.
+    """
+    shapes = {name: value.shape[: value.ndim - len(site.shape)] for name, (site, value) in values.items()}
+    try:
+        return np.broadcast_shapes(*shapes.values())
+    except ValueError as error:
+        listed = ", ".join(f"'{name}' {shape}" for name, shape in shapes.items() if shape)
+        raise ValueError(f"Batch axes must be equal or broadcast between sites, got {listed}.") from error
+
+
+def encode_given(
+    layout: TokenLayout, given: Given
+) -> tuple[Float[Array, "*batch channels"], Bool[np.ndarray, "*batch tokens"]]:
+    """Channels of what is given, and which tokens that is.
+
+    Returns
+    -------
+    Unstandardised channels of ``batch_shape`` (0 where nothing is given), and the given tokens: of ``batch_shape``, or
+    without batch axes where the pattern is the same everywhere.
+    """
+    channels, tokens = [], []
+    for name, site in layout.sites.items():
+        part = layout.channel_slices[name]
+        width = part.stop - part.start
+        per_token = layout.transforms[name].channels_per_token
+        if name not in given.values:
+            channels.append(jnp.zeros((*given.batch_shape, width)))
+            tokens.append(np.zeros((*given.batch_shape, width // per_token), bool))
+            continue
+        encoded = layout.transforms[name].forward(jnp.asarray(given.values[name]))
+        present = _present_tokens(site, given.values[name])
+        encoded = jnp.where(np.repeat(present, per_token, -1), encoded, 0.0)
+        channels.append(jnp.broadcast_to(encoded, (*given.batch_shape, width)))
+        tokens.append(np.broadcast_to(present, (*given.batch_shape, width // per_token)))
+    pattern = np.concatenate(tokens, -1)
+    flat = pattern.reshape(-1, pattern.shape[-1])
+    return jnp.concatenate(channels, -1), flat[0] if (flat == flat[:1]).all() else pattern
+
+
+def _present_tokens(site: Site, value: Array) -> Bool[np.ndarray, "*batch tokens"]:
+    """Tokens of a site that are not missing; traced values hold no NaN."""
+    batch = value.shape[: value.ndim - len(site.shape)]
+    tokens = site.token_slice.stop - site.token_slice.start
+    if isinstance(value, jax.core.Tracer):
+        return np.ones((*batch, tokens), bool)
+    present = ~np.isnan(value)
+    if not site.is_elementwise:
+        present = present.all(tuple(range(-site.event_dim, 0)))
+    present = present.reshape(*batch, -1)
+    return np.repeat(present, tokens // present.shape[-1], -1)
+
+
+def _broadcast(site: Site, value: Any) -> Array:
+    array = value if isinstance(value, jax.core.Tracer) else np.asarray(_plain(value))
+    if array.dtype.kind not in "fiub" and not isinstance(array, jax.core.Tracer):
+        raise ValueError(f"Site '{site.name}': expected numbers, got an array of dtype {array.dtype}.")
+    dims = len(site.shape)
+    batch = array.shape[: max(array.ndim - dims, 0)]
+    broadcast = jnp.broadcast_to if isinstance(array, jax.core.Tracer) else np.broadcast_to
+    try:
+        return broadcast(array, batch + site.shape)
+    except ValueError as error:
+        raise ValueError(
+            f"Site '{site.name}': expected shape {site.shape}, with batch axes before it if any, got {array.shape}."
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    return value.values if isinstance(value, xr.DataArray) else value
+
+
+def _scalar_support(site: Site) -> constraints.Constraint:
+    support = site.support
+    while isinstance(support, type(constraints.independent(constraints.real, 1))):
+        support = support.base_constraint
+    if support in (constraints.real_vector, constraints.real_matrix):
+        return constraints.real
+    return support
+
+
+def _describe(site: Site) -> str:
+    support = _scalar_support(site)
+    lower, upper = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
+    name = type(support).__name__.strip("_").lower()
+    bounds = [f"{label} {_some(bound)}" for label, bound in (("from", lower), ("to", upper)) if bound is not None]
+    return " ".join([f"the support ({name}", *bounds]) + ")"
+
+
+def _some(values: Any) -> str:
+    flat = np.unique(np.asarray(values, float).ravel())
+    shown = ", ".join(f"{v:g}" for v in flat[:3])
+    return shown + (", ..." if flat.size > 3 else "")

@@ -1,0 +1,114 @@
+"""Dicts of site arrays to and from one vector of unconstrained channels."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from simformer_ppl.structure import ModelStructure, Site
+from simformer_ppl.tokens.transforms import Count, MultinomialCounts, SiteTransform, site_transform
+
+
+@dataclass(frozen=True, eq=False)
+class TokenLayout:
+    """Where every site lives among the tokens and channels.
+
+    Attributes
+    ----------
+    sites
+        The token sites, in trace order.
+    transforms
+        The constant map of each site.
+    channel_slices
+        The channels of each site.
+    """
+
+    sites: dict[str, Site]
+    transforms: dict[str, SiteTransform]
+    channel_slices: dict[str, slice]
+
+    @classmethod
+    def of(cls, structure: ModelStructure) -> "TokenLayout":
+        """Lay out the sites of a structure."""
+        transforms, slices, start = {}, {}, 0
+        for name, site in structure.sites.items():
+            transforms[name] = site_transform(site)
+            tokens = site.token_slice.stop - site.token_slice.start
+            stop = start + tokens * transforms[name].channels_per_token
+            slices[name] = slice(start, stop)
+            start = stop
+        return cls(dict(structure.sites), transforms, slices)
+
+    @property
+    def num_channels(self) -> int:
+        """Length of the channel vector."""
+        return max((part.stop for part in self.channel_slices.values()), default=0)
+
+    @cached_property
+    def token_of_channel(self) -> Int[np.ndarray, " channels"]:
+        """The token that each channel belongs to."""
+        parts = [
+            np.repeat(
+                np.arange(site.token_slice.start, site.token_slice.stop), self.transforms[name].channels_per_token
+            )
+            for name, site in self.sites.items()
+        ]
+        return np.concatenate(parts) if parts else np.zeros(0, int)
+
+    @cached_property
+    def is_dequantised(self) -> Bool[np.ndarray, " channels"]:
+        """Channels of ordered discrete values: uniform noise is added to them where they are diffused."""
+        return self._by_site(lambda name: isinstance(self.transforms[name], Count | MultinomialCounts))
+
+    @cached_property
+    def is_one_hot(self) -> Bool[np.ndarray, " channels"]:
+        """Channels of unordered categories."""
+        return self._by_site(lambda name: self.sites[name].num_categories > 0)
+
+    @cached_property
+    def is_data(self) -> Bool[np.ndarray, " tokens"]:
+        """Tokens of data sites."""
+        flags = [np.full(s.token_slice.stop - s.token_slice.start, s.is_data) for s in self.sites.values()]
+        return np.concatenate(flags) if flags else np.zeros(0, bool)
+
+    @cached_property
+    def unit_of_token(self) -> Int[np.ndarray, " tokens"]:
+        """Tokens that can only be given together share a unit: the events whose support is not elementwise."""
+        units: list[np.ndarray] = []
+        start = 0
+        for site in self.sites.values():
+            tokens = site.token_slice.stop - site.token_slice.start
+            events = tokens if site.is_elementwise else int(np.prod(site.shape[: len(site.shape) - site.event_dim]))
+            units.append(start + np.repeat(np.arange(events), tokens // max(events, 1)))
+            start += events
+        return np.concatenate(units) if units else np.zeros(0, int)
+
+    def encode(self, values: Mapping[str, Array]) -> Float[Array, "*batch channels"]:
+        """Unconstrained channels of site values; leading axes are batch axes, the same for every site."""
+        return jnp.concatenate([self.transforms[name].forward(jnp.asarray(values[name])) for name in self.sites], -1)
+
+    def decode(self, channels: Float[Array, "*batch channels"]) -> dict[str, Array]:
+        """Site values of channels, inside every static support."""
+        return {name: self.transforms[name].inverse(channels[..., part]) for name, part in self.channel_slices.items()}
+
+    def log_abs_det_jacobian(self, values: Mapping[str, Array]) -> Float[Array, "*batch channels"]:
+        """Log derivative of the channels by the values, channel by channel."""
+        parts = [self.transforms[name].log_abs_det_jacobian(jnp.asarray(values[name])) for name in self.sites]
+        return jnp.concatenate(parts, -1)
+
+    def dequantise(
+        self, rng_key: PRNGKeyArray, channels: Float[Array, "*batch channels"]
+    ) -> Float[Array, "*batch channels"]:
+        """Add U(-1/2, 1/2) to the channels of ordered discrete values."""
+        if not self.is_dequantised.any():
+            return channels
+        noise = jax.random.uniform(rng_key, channels.shape, minval=-0.5, maxval=0.5)
+        return channels + jnp.where(self.is_dequantised, noise, 0.0)
+
+    def _by_site(self, flag) -> Bool[np.ndarray, " channels"]:
+        flags = [np.full(part.stop - part.start, flag(name)) for name, part in self.channel_slices.items()]
+        return np.concatenate(flags) if flags else np.zeros(0, bool)

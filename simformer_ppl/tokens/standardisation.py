@@ -1,0 +1,91 @@
+"""Standardise channels: mean 0, sd 1, and heavy tails drawn in by a smooth monotone map."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+EXTREME_KURTOSIS = 8.0
+"""Kurtosis (3 for a Gaussian) above which a channel is drawn in by asinh before it is standardised."""
+
+
+class Standardisation(NamedTuple):
+    """Stages of ``u = (x - location) / scale``, followed by ``asinh(u)`` where `warp` holds.
+
+    The inverse hyperbolic sine is linear at the centre and logarithmic in the tails, and so extrapolates (it is the
+    map of Johnson's unbounded system; Johnson 1949). The last stage never warps, so that the result has mean 0, sd 1.
+    """
+
+    location: Float[Array, "stages channels"]
+    scale: Float[Array, "stages channels"]
+    warp: Bool[Array, "stages channels"]
+
+    def forward(self, channels: Float[Array, "*batch channels"]) -> Float[Array, "*batch channels"]:
+        """Standardise."""
+        for location, scale, warp in zip(*self, strict=True):
+            centred = (channels - location) / scale
+            channels = jnp.where(warp, jnp.arcsinh(centred), centred)
+        return channels
+
+    def inverse(self, standardised: Float[Array, "*batch channels"]) -> Float[Array, "*batch channels"]:
+        """Undo :meth:`forward`."""
+        for location, scale, warp in reversed(list(zip(*self, strict=True))):
+            # sinh of a value that is not to be warped could overflow and poison gradients
+            warped = jnp.sinh(jnp.where(warp, standardised, 0.0))
+            standardised = jnp.where(warp, warped, standardised) * scale + location
+        return standardised
+
+    def log_derivative(self, channels: Float[Array, "*batch channels"]) -> Float[Array, "*batch channels"]:
+        """Log of d standardised / d channel, channel by channel."""
+        total = jnp.zeros_like(channels)
+        for location, scale, warp in zip(*self, strict=True):
+            centred = (channels - location) / scale
+            total = total - jnp.log(scale) - jnp.where(warp, 0.5 * jnp.log1p(centred**2), 0.0)
+            channels = jnp.where(warp, jnp.arcsinh(centred), centred)
+        return total
+
+
+def fit_standardisation(
+    channels: Float[np.ndarray, "simulations channels"], continuous: Bool[np.ndarray, " channels"]
+) -> Standardisation:
+    """Fit the stages to simulations.
+
+    Parameters
+    ----------
+    channels
+        Finite unconstrained values.
+    continuous
+        Channels that may be warped; one-hot channels may not.
+
+    Returns
+    -------
+    Two stages that warp where the kurtosis is extreme, and a last affine one.
+    """
+    values = np.asarray(channels, np.float64)
+    stages = []
+    for _ in range(2):
+        warp = continuous & (_kurtosis(values) > EXTREME_KURTOSIS)
+        median, scale = _robust_moments(values)
+        location, scale = np.where(warp, median, 0.0), np.where(warp, scale, 1.0)
+        centred = (values - location) / scale
+        values = np.where(warp, np.arcsinh(centred), centred)
+        stages.append((location, scale, warp))
+    deviation = values.std(0)
+    stages.append((values.mean(0), np.where(deviation > 0, deviation, 1.0), np.zeros(values.shape[1], bool)))
+    location, scale, warp = (np.stack(parts) for parts in zip(*stages, strict=True))
+    return Standardisation(jnp.asarray(location, jnp.float32), jnp.asarray(scale, jnp.float32), jnp.asarray(warp))
+
+
+def _kurtosis(values: Float[np.ndarray, "simulations channels"]) -> Float[np.ndarray, " channels"]:
+    centred = values - values.mean(0)
+    variance = (centred**2).mean(0)
+    return (centred**4).mean(0) / np.where(variance > 0, variance, 1.0) ** 2
+
+
+def _robust_moments(values: Float[np.ndarray, "simulations channels"]) -> tuple[np.ndarray, np.ndarray]:
+    """Median and half the interquartile range; sd or 1 where more than half of the values are equal."""
+    low, median, high = np.quantile(values, [0.25, 0.5, 0.75], axis=0)
+    half_range = (high - low) / 2
+    deviation = values.std(0)
+    return median, np.where(half_range > 0, half_range, np.where(deviation > 0, deviation, 1.0))

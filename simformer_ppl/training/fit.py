@@ -1,0 +1,230 @@
+"""The training loop: compiled over many steps, data-parallel over all devices."""
+
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import xarray as xr
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+from tqdm import tqdm
+
+from simformer_ppl.diffusion.loss import denoising_loss
+from simformer_ppl.diffusion.process import EDM, Condition
+from simformer_ppl.tokens.attention import AttentionFunction
+from simformer_ppl.tokens.layout import TokenLayout
+from simformer_ppl.tokens.masks import draw_conditioned
+from simformer_ppl.tokens.standardisation import Standardisation
+from simformer_ppl.training.checkpoint import Checkpoints
+
+STEPS_PER_REPORT = 50
+REPORTS_PER_VALIDATION = 5
+VALIDATION_REPEATS = 4
+DECAY = 0.999
+
+
+class TrainingState(NamedTuple):
+    """All that a training run carries from step to step."""
+
+    step: Int[Array, ""]
+    parameters: nnx.State
+    average: nnx.State
+    optimiser: optax.OptState
+    best: nnx.State
+    best_loss: Float[Array, ""]
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """The compiled pieces of a training run.
+
+    Attributes
+    ----------
+    graph
+        Static part of the network.
+    layout
+        Where sites live.
+    standardisation
+        Of the channels.
+    attention
+        Mask of every example, from what is given in it.
+    process
+        Noise levels and preconditioning.
+    optimiser
+        Gradient transformation over the whole schedule.
+    batch_size
+        Examples a step.
+    """
+
+    graph: nnx.GraphDef
+    layout: TokenLayout
+    standardisation: Standardisation
+    attention: AttentionFunction
+    process: EDM
+    optimiser: optax.GradientTransformation
+    batch_size: int
+
+    def start(self, parameters: nnx.State) -> TrainingState:
+        """State before the first step; a copy, so that the caller's parameters are not donated."""
+        copy = lambda: jax.tree.map(jnp.array, parameters)  # noqa: E731
+        optimiser = self.optimiser.init(parameters)
+        state = TrainingState(
+            jnp.zeros((), jnp.int32), copy(), copy(), optimiser, copy(), jnp.full((), jnp.inf, jnp.float32)
+        )
+        # placed as the compiled steps return it, so that they compile once
+        return jax.device_put(state, replicated(self.batch_size))
+
+    def loss(
+        self, parameters: nnx.State, rng_key: PRNGKeyArray, channels: Float[Array, "batch channels"]
+    ) -> Float[Array, ""]:
+        """Denoising loss of a batch under freshly drawn condition masks.
+
+        Discrete values are dequantised where they are diffused, and enter plain where they are given.
+        """
+        mask_key, quantum_key, noise_key = jax.random.split(rng_key, 3)
+        layout = self.layout
+        given = draw_conditioned(mask_key, channels.shape[0], layout.is_data, layout.unit_of_token)
+        values = self.standardisation.forward(channels)
+        target = self.standardisation.forward(layout.dequantise(quantum_key, channels))
+        condition = Condition(values, given, given[:, layout.token_of_channel], self.attention(given, values))
+        return denoising_loss(noise_key, self.process, nnx.merge(self.graph, parameters), condition, target)
+
+    def step(self, state: TrainingState, rng_key: PRNGKeyArray, data: Array) -> tuple[TrainingState, Array]:
+        """One gradient step on a random batch, and the moving average of the parameters."""
+        index_key, loss_key = jax.random.split(jax.random.fold_in(rng_key, state.step))
+        batch = data[jax.random.randint(index_key, (self.batch_size,), 0, data.shape[0])]
+        batch = jax.lax.with_sharding_constraint(batch, batch_sharding(self.batch_size))
+        loss, gradients = jax.value_and_grad(self.loss)(state.parameters, loss_key, batch)
+        updates, optimiser = self.optimiser.update(gradients, state.optimiser, state.parameters)
+        parameters = optax.apply_updates(state.parameters, updates)
+        # a short memory at first, so that the average forgets the initial weights
+        decay = jnp.minimum(DECAY, (1 + state.step) / (10 + state.step))
+        average = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state.average, parameters)
+        return state._replace(step=state.step + 1, parameters=parameters, average=average, optimiser=optimiser), loss
+
+    @partial(jax.jit, static_argnums=0, donate_argnums=1)
+    def run(
+        self, state: TrainingState, rng_key: PRNGKeyArray, data: Array, num_steps: Int[Array, ""]
+    ) -> tuple[TrainingState, Float[Array, ""]]:
+        """Take some steps without leaving the device; return their mean loss."""
+
+        def body(_: Array, carry: tuple[TrainingState, Array]) -> tuple[TrainingState, Array]:
+            state, loss = self.step(carry[0], rng_key, data)
+            return state, carry[1] + loss
+
+        state, total = jax.lax.fori_loop(0, num_steps, body, (state, jnp.zeros(())))
+        return jax.lax.with_sharding_constraint(state, replicated(self.batch_size)), total / num_steps
+
+    @partial(jax.jit, static_argnums=0)
+    def validate(
+        self, state: TrainingState, rng_key: PRNGKeyArray, data: Array
+    ) -> tuple[TrainingState, Float[Array, ""]]:
+        """Loss of the averaged weights on held-out simulations; the best so far are kept.
+
+        The same masks and noise every time, so that losses compare.
+        """
+        losses = jax.lax.map(
+            lambda key: self.loss(state.average, key, data), jax.random.split(rng_key, VALIDATION_REPEATS)
+        )
+        loss = losses.mean()
+        better = loss < state.best_loss
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.average, state.best)
+        state = state._replace(best=best, best_loss=jnp.where(better, loss, state.best_loss))
+        return jax.lax.with_sharding_constraint(state, replicated(self.batch_size)), loss
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+def train(
+    trainer: Trainer,
+    parameters: nnx.State,
+    rng_key: PRNGKeyArray,
+    training_set: Float[np.ndarray, "simulations channels"],
+    validation_set: Float[np.ndarray, "held_out channels"],
+    num_steps: int,
+    bar: tqdm,
+    checkpoints: Checkpoints | None = None,
+) -> tuple[nnx.State, xr.Dataset]:
+    """Take `num_steps` steps, looking at the losses now and then.
+
+    Parameters
+    ----------
+    trainer
+        The compiled pieces.
+    parameters
+        Where to start.
+    rng_key
+        Source of all randomness; step by step, so that a run that was cut off goes on the same.
+    training_set, validation_set
+        Channels, not standardised.
+    num_steps
+        Length of the schedule.
+    bar
+        Shows the progress.
+    checkpoints
+        Where to keep the state, and to go on from.
+
+    Returns
+    -------
+    The averaged parameters with the lowest validation loss, and both losses over ``step``.
+    """
+    step_key, validation_key = jax.random.split(rng_key)
+    placement = replicated(trainer.batch_size)
+    data, held_out = jax.device_put((training_set, validation_set), placement)
+    state = trainer.start(parameters)
+    stored = checkpoints.newest(state) if checkpoints else None
+    state = state if stored is None else jax.device_put(stored, placement)
+    done, history = int(state.step), []
+    bar.update(done)
+    try:
+        while done < num_steps:
+            count = min(STEPS_PER_REPORT, num_steps - done)
+            state, loss = trainer.run(state, step_key, data, count)
+            done += count
+            bar.update(count)
+            if done % (STEPS_PER_REPORT * REPORTS_PER_VALIDATION) == 0 or done == num_steps:
+                state, validation_loss = trainer.validate(state, validation_key, held_out)
+                history.append((done, float(loss), float(validation_loss)))
+                bar.set_postfix(loss=f"{history[-1][1]:.3f}", validation=f"{history[-1][2]:.3f}")
+                if checkpoints:
+                    checkpoints.write(done, state)
+    except KeyboardInterrupt:
+        warnings.warn(
+            f"Training was interrupted at step {done} of {num_steps}; the best weights so far are kept. "
+            "Call fit again to go on from them.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    finally:
+        bar.close()
+    steps, losses, validation_losses = (
+        (list(column) for column in zip(*history, strict=True)) if history else ([], [], [])
+    )
+    variables = {"training_loss": ("step", losses), "validation_loss": ("step", validation_losses)}
+    return jax.device_put(state.best, jax.devices()[0]), xr.Dataset(variables, {"step": steps})
+
+
+def batch_sharding(batch_size: int) -> NamedSharding:
+    """Split a batch over all devices that divide it evenly."""
+    return NamedSharding(_mesh(batch_size), PartitionSpec("batch"))
+
+
+def replicated(batch_size: int) -> NamedSharding:
+    """A copy on each of the devices of :func:`batch_sharding`."""
+    return NamedSharding(_mesh(batch_size), PartitionSpec())
+
+
+def _mesh(batch_size: int) -> Mesh:
+    devices = jax.devices()
+    count = max(k for k in range(1, len(devices) + 1) if batch_size % k == 0)
+    return Mesh(np.array(devices[:count]), ("batch",))

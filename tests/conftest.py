@@ -1,0 +1,70 @@
+"""Models and trained networks shared by the tests."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from simformer_ppl import Simformer
+
+
+def chain_model(y=None):
+    """a ~ N(0, 2), b_k ~ N(a, 1), y_k ~ N(b_k, 0.5): every conditional is Gaussian and known."""
+    a = numpyro.sample("a", dist.Normal(0.0, 2.0))
+    with numpyro.plate("k", 3):
+        b = numpyro.sample("b", dist.Normal(a, 1.0))
+        numpyro.sample("y", dist.Normal(b, 0.5), obs=y)
+
+
+def zoo_model(x=None):
+    """One site of every kind of support."""
+    rate = numpyro.sample("rate", dist.HalfNormal(2.0))
+    angle = numpyro.sample("angle", dist.Uniform(-1.0, 3.0))
+    weights = numpyro.sample("weights", dist.Dirichlet(jnp.ones(3)))
+    switch = numpyro.sample("switch", dist.Bernoulli(0.4))
+    kind = numpyro.sample("kind", dist.Categorical(weights))
+    width = numpyro.sample("width", dist.Uniform(0.0, rate + 0.1))
+    numpyro.deterministic("ratio", rate / (1.0 + width))
+    with numpyro.plate("item", 4, dim=-1):
+        numpyro.sample("count", dist.Poisson(rate + switch))
+        numpyro.sample("x", dist.Normal(angle + kind, 1.0 + width), obs=x)
+
+
+class GaussianChain:
+    """The exact joint of :func:`chain_model` over (a, b_0, b_1, b_2, y_0, y_1, y_2)."""
+
+    def __init__(self):
+        mixing = np.zeros((7, 7))
+        mixing[:, 0] = 2.0
+        for k in range(3):
+            mixing[1 + k, 1 + k] = mixing[4 + k, 1 + k] = 1.0
+            mixing[4 + k, 4 + k] = 0.5
+        self.covariance = mixing @ mixing.T
+
+    def conditional(self, given, values):
+        """Mean and covariance of the tokens not in the bool mask `given`, at the full vector `values`."""
+        latent = ~given
+        cross = self.covariance[np.ix_(latent, given)]
+        gain = cross @ np.linalg.inv(self.covariance[np.ix_(given, given)]) if given.any() else cross
+        covariance = self.covariance[np.ix_(latent, latent)] - gain @ cross.T
+        return gain @ values[given], covariance
+
+
+@pytest.fixture(scope="session")
+def gaussian_chain():
+    return GaussianChain()
+
+
+@pytest.fixture(scope="session")
+def chain():
+    """A network that has learned the Gaussian chain."""
+    return Simformer(chain_model).fit(jax.random.key(0), 20_000, num_steps=6_000, progress_bar=False)
+
+
+@pytest.fixture(scope="session")
+def zoo():
+    """A network that has hardly seen the zoo: for shapes, supports and round trips, which hold whatever it learned."""
+    simformer = Simformer(zoo_model, coords={"item": list("abcd")})
+    return simformer.fit(jax.random.key(0), 2_000, num_steps=300, progress_bar=False)

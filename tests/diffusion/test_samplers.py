@@ -1,0 +1,126 @@
+"""The sampler and the density, fed denoisers that are known in closed form."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal, norm
+
+from simformer_ppl.diffusion.density import exact_probes, hutchinson_probes, log_density
+from simformer_ppl.diffusion.loss import denoising_loss
+from simformer_ppl.diffusion.process import EDM, Condition
+from simformer_ppl.diffusion.samplers import dpm_solver
+
+MEAN = jnp.array([0.3, -0.5])
+COVARIANCE = jnp.array([[0.5, 0.3], [0.3, 0.4]])
+
+
+def gaussian_denoiser(noised, level):
+    """E[x | x + level * noise] for x ~ N(MEAN, COVARIANCE)."""
+    noisy = COVARIANCE + level[:, None, None] ** 2 * jnp.eye(2)
+    return MEAN + jnp.einsum("ij,bj->bi", COVARIANCE, jnp.linalg.solve(noisy, (noised - MEAN)[..., None])[..., 0])
+
+
+def mixture_denoiser(noised, level):
+    """The same for a mixture of N(-1, 0.1) with weight 0.3 and N(1, 0.1)."""
+    variance = 0.01 + level[:, None] ** 2
+    logits = jnp.stack([jnp.log(w) - 0.5 * (noised - m) ** 2 / variance for w, m in ((0.3, -1.0), (0.7, 1.0))])
+    means = jnp.stack([m + 0.01 / variance * (noised - m) for m in (-1.0, 1.0)])
+    return (jax.nn.softmax(logits, 0) * means).sum(0)
+
+
+def prediction_of(denoiser):
+    """Raw network output F that preconditioning turns into this denoiser."""
+
+    def prediction(noised, level):
+        skip, out = 1 / (1 + level**2), level / jnp.sqrt(1 + level**2)
+        return (denoiser(noised, level) - skip[:, None] * noised) / out[:, None]
+
+    return prediction
+
+
+def test_gaussian_draws_have_its_moments():
+    draws = dpm_solver(jax.random.key(0), gaussian_denoiser, (20_000, 2), EDM().grid(32))
+    # five standard errors of a mean and of a variance
+    assert jnp.allclose(draws.mean(0), MEAN, atol=5 * np.sqrt(0.5 / 20_000))
+    assert jnp.allclose(jnp.cov(draws.T), COVARIANCE, atol=5 * 0.5 * np.sqrt(2 / 20_000))
+
+
+def test_draws_far_from_zero_are_not_pulled_towards_it():
+    def denoiser(noised, level):  # N(3, 0.05)
+        return 3.0 + 0.05**2 / (0.05**2 + level[:, None] ** 2) * (noised - 3.0)
+
+    draws = dpm_solver(jax.random.key(0), denoiser, (20_000, 1), EDM().grid(32))
+    assert abs(float(draws.mean()) - 3.0) < 0.05 * 5 / np.sqrt(20_000)
+
+
+def test_mixture_draws_have_its_weights_and_widths():
+    draws = np.asarray(dpm_solver(jax.random.key(0), mixture_denoiser, (20_000, 1), EDM().grid(32)))[:, 0]
+    right = draws[draws > 0]
+    assert abs(len(right) / 20_000 - 0.7) < 5 * np.sqrt(0.21 / 20_000)
+    assert abs(right.std() - 0.1) < 0.01
+
+
+@pytest.mark.parametrize("steps", [8, 16])
+def test_more_steps_come_closer_to_the_converged_draws(steps):
+    def draw(count):
+        return dpm_solver(jax.random.key(1), mixture_denoiser, (500, 1), EDM().grid(count))
+
+    converged = draw(400)
+    assert jnp.abs(draw(2 * steps) - converged).mean() < jnp.abs(draw(steps) - converged).mean()
+
+
+def test_density_of_a_gaussian():
+    points = jax.random.multivariate_normal(jax.random.key(2), MEAN, COVARIANCE, (50,))
+    latent = jnp.ones((50, 2), bool)
+    levels = np.geomspace(2e-3, 20.0, 64)
+    got = log_density(prediction_of(gaussian_denoiser), points, latent, levels, exact_probes(latent, 2))
+    expected = multivariate_normal(np.asarray(MEAN), np.asarray(COVARIANCE)).logpdf(np.asarray(points))
+    np.testing.assert_allclose(got, expected, atol=0.02)
+
+
+def test_density_integrates_to_one_on_a_mixture():
+    grid = jnp.linspace(-2.0, 2.0, 1_001)[:, None]
+    latent = jnp.ones(grid.shape, bool)
+    levels = np.geomspace(2e-3, 20.0, 64)
+    density = jnp.exp(log_density(prediction_of(mixture_denoiser), grid, latent, levels, exact_probes(latent, 1)))
+    assert abs(float(jnp.trapezoid(density, grid[:, 0])) - 1) < 0.02
+    expected = 0.3 * norm(-1, 0.1).pdf(grid[:, 0]) + 0.7 * norm(1, 0.1).pdf(grid[:, 0])
+    assert float(jnp.trapezoid(jnp.abs(density - expected), grid[:, 0])) < 0.05
+
+
+def test_probes_resolve_the_identity_on_latent_channels():
+    latent = jnp.array([[True, False, True], [True, True, True]])
+    exact = exact_probes(latent, 3)
+    np.testing.assert_allclose(jnp.einsum("pbi,pbj->bij", exact, exact), jax.vmap(jnp.diag)(latent.astype(float)))
+    random = hutchinson_probes(jax.random.key(0), latent, 4_000)
+    second = jnp.einsum("pbi,pbj->bij", random, random)
+    np.testing.assert_allclose(second, jax.vmap(jnp.diag)(latent.astype(float)), atol=5 / np.sqrt(4_000))
+
+
+def test_loss_is_lowest_at_the_true_denoiser():
+    target = jax.random.multivariate_normal(jax.random.key(0), MEAN, COVARIANCE, (4_000,))
+    none = jnp.zeros((4_000, 2), bool)
+    condition = Condition(target, none, none, jnp.ones((1, 2, 2), bool))
+
+    def loss(shift):
+        def network(inputs, conditioned, label, mask):
+            level = jnp.exp(4 * label)
+            return prediction_of(gaussian_denoiser)(inputs * jnp.sqrt(1 + level**2)[:, None], level) + shift
+
+        return denoising_loss(jax.random.key(1), EDM(), network, condition, target)
+
+    assert loss(0.0) < loss(0.1) and loss(0.0) < loss(-0.1)
+
+
+def test_given_channels_are_neither_moved_nor_counted():
+    values = jnp.array([[1.5, -7.0]])
+    given = jnp.array([[True, False]])
+    condition = Condition(values, given, given, jnp.ones((1, 2, 2), bool))
+
+    def network(inputs, conditioned, label, mask):
+        return jnp.ones_like(inputs) * inputs[:, :1]
+
+    denoiser = EDM().denoiser(network, condition)
+    draws = dpm_solver(jax.random.key(0), denoiser, (1, 2), EDM().grid(8))
+    assert draws[0, 0] == 1.5

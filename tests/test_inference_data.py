@@ -1,0 +1,437 @@
+"""Draws in ArviZ's schema: every variable in its group, under its dims, on disk as in memory."""
+
+import arviz as az
+import arviz_base as azb
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from numpyro.handlers import scope
+
+from simformer_ppl.inference_data import (
+    align,
+    dataset_to_arrays,
+    resolve_dims,
+    simulations_to_dataset,
+    to_inference_data,
+)
+from simformer_ppl.structure import trace_structure
+
+NUM_SAMPLES = 40
+
+
+def school_model(y=None, z=None):
+    mu = numpyro.sample("mu", dist.Normal(0, 5))
+    with numpyro.plate("school", 3):
+        theta = numpyro.sample("theta", dist.Normal(mu, 1))
+        numpyro.deterministic("shifted", theta + 1)
+        numpyro.sample("y", dist.Normal(theta, 1), obs=y)
+        numpyro.sample("z", dist.Poisson(2.0), obs=z)
+
+
+def gap_model():
+    # plate `a` three axes to the left, one event axis: an axis of length 1 in between has no plate
+    with numpyro.plate("a", 2, dim=-3), numpyro.plate("b", 4, dim=-1):
+        numpyro.sample("x", dist.Dirichlet(np.ones(3)))
+
+
+def scoped_model():
+    with scope(prefix="block"), numpyro.plate("row", 2):
+        numpyro.sample("x", dist.Normal())
+
+
+@pytest.fixture(scope="module")
+def schools():
+    return trace_structure(school_model, data_sites=["y", "z"])
+
+
+def draws_of(structure, names, batch_shape=()):
+    rng = np.random.default_rng(0)
+    shapes = {name: (NUM_SAMPLES, *batch_shape, *structure.sites[name].shape) for name in names}
+    dtype = {name: int if structure.sites[name].is_discrete else np.float32 for name in names}
+    return {name: rng.normal(size=shape).astype(dtype[name]) for name, shape in shapes.items()}
+
+
+def values_of(structure, names):
+    return {name: np.ones(structure.sites[name].shape, np.float32) for name in names}
+
+
+def groups(tree):
+    return {group: set(node.data_vars) for group, node in tree.children.items()}
+
+
+PARTLY = np.array([1.0, np.nan, 3.0])
+
+
+@pytest.mark.parametrize(
+    ("drawn", "given", "expected"),
+    [
+        (
+            ["mu", "theta", "z"],
+            ["y"],
+            {"posterior": {"mu", "theta"}, "posterior_predictive": {"z"}, "observed_data": {"y"}},
+        ),
+        (
+            ["theta", "y"],
+            ["mu", "z"],
+            {
+                "posterior": {"theta"},
+                "posterior_predictive": {"y"},
+                "constant_data": {"mu"},
+                "observed_data": {"z"},
+            },
+        ),
+        (["y", "z"], ["mu", "theta"], {"posterior_predictive": {"y", "z"}, "constant_data": {"mu", "theta"}}),
+        (["mu", "theta", "y", "z"], [], {"prior": {"mu", "theta"}, "prior_predictive": {"y", "z"}}),
+    ],
+)
+def test_every_site_has_one_group(schools, drawn, given, expected):
+    tree = to_inference_data(schools, draws_of(schools, drawn), given=values_of(schools, given))
+    assert groups(tree) == expected
+
+
+def test_a_partly_given_site_is_imputed_in_the_posterior_and_keeps_its_nan(schools):
+    given = {"y": PARTLY, "theta": PARTLY}
+    tree = to_inference_data(schools, draws_of(schools, ["mu", "theta", "y", "z"]), given=given)
+    assert groups(tree) == {
+        "posterior": {"mu", "theta", "y"},
+        "posterior_predictive": {"z"},
+        "observed_data": {"y"},
+        "constant_data": {"theta"},
+    }
+    np.testing.assert_array_equal(tree.observed_data.y, PARTLY)
+    assert not np.isnan(tree.posterior.y).any()
+
+
+def test_a_condition_without_a_value_makes_a_posterior(schools):
+    draws = draws_of(schools, ["mu", "theta", "y", "z"])
+    tree = to_inference_data(schools, draws, given={}, restricted=["y"])
+    assert groups(tree) == {"posterior": {"mu", "theta", "y"}, "posterior_predictive": {"z"}}
+
+
+def test_deterministics_follow_the_drawn_parameters(schools):
+    shifted = {"shifted": np.zeros((NUM_SAMPLES, 3))}
+    for drawn, given, group in [
+        (["mu", "theta"], ["y", "z"], "posterior"),
+        (["y"], ["mu", "theta", "z"], "posterior_predictive"),
+        (["mu", "theta", "y", "z"], [], "prior"),
+    ]:
+        tree = to_inference_data(
+            schools, draws_of(schools, drawn), given=values_of(schools, given), deterministics=shifted
+        )
+        assert "shifted" in tree[group].data_vars
+        assert tree[group]["shifted"].dims == ("chain", "draw", "school")
+
+
+def test_a_deterministic_token_is_passed_over_among_the_deterministics():
+    structure = trace_structure(school_model, sites=["mu", "shifted", "y"], data_sites=["y"])
+    draws = draws_of(structure, ["mu", "shifted"])
+    other = {"shifted": draws["shifted"] + 1}
+    tree = to_inference_data(structure, draws, given=values_of(structure, ["y"]), deterministics=other)
+    np.testing.assert_array_equal(tree.posterior.shifted.values.reshape(NUM_SAMPLES, 3), draws["shifted"])
+
+
+def test_log_density_and_replicates(schools):
+    draws, lp = draws_of(schools, ["mu", "theta"]), np.arange(NUM_SAMPLES)
+    tree = to_inference_data(
+        schools, draws, given=values_of(schools, ["y", "z"]), predictive=draws_of(schools, ["y"]), log_density=lp
+    )
+    np.testing.assert_array_equal(tree.sample_stats.lp.values.ravel(), lp)
+    assert set(tree.posterior_predictive.data_vars) == {"y"}
+    prior = to_inference_data(schools, draws_of(schools, ["mu"]), given={}, log_density=lp)
+    assert "lp" in prior.sample_stats_prior
+    with pytest.raises(ValueError, match=r"site 'y' is not given"):
+        to_inference_data(
+            schools,
+            draws_of(schools, ["mu", "y"]),
+            given=values_of(schools, ["z"]),
+            predictive=draws_of(schools, ["y"]),
+        )
+
+
+@pytest.mark.parametrize("num_chains", [1, 4, 40])
+def test_chains_cut_the_draws_in_order(schools, num_chains):
+    draws = draws_of(schools, ["theta"])
+    tree = to_inference_data(schools, draws, given=values_of(schools, ["y"]), num_chains=num_chains)
+    assert dict(tree.posterior.sizes) == {"chain": num_chains, "draw": NUM_SAMPLES // num_chains, "school": 3}
+    np.testing.assert_array_equal(tree.posterior.theta.values.reshape(NUM_SAMPLES, 3), draws["theta"])
+
+
+def test_chains_that_do_not_divide_the_draws_are_refused(schools):
+    with pytest.raises(ValueError, match=r"num_samples=40.*num_chains=3"):
+        to_inference_data(schools, draws_of(schools, ["mu"]), given=values_of(schools, ["y"]), num_chains=3)
+
+
+def test_labels(schools):
+    tree = to_inference_data(
+        schools, draws_of(schools, ["theta"]), given=values_of(schools, ["y"]), coords={"school": ["A", "B", "C"]}
+    )
+    assert tree.posterior.theta.sel(school="B").dims == ("chain", "draw")
+    assert tree.observed_data.school.values.tolist() == ["A", "B", "C"]
+    numbered = to_inference_data(
+        schools, draws_of(schools, ["theta"]), given={}, dims={"theta": ["place"], "shifted": ["place"]}
+    )
+    assert numbered.prior.place.values.tolist() == [0, 1, 2]
+
+
+def test_an_axis_without_a_plate_keeps_its_own_dim():
+    structure = trace_structure(gap_model)
+    site = structure.sites["x"]
+    assert site.shape == (2, 1, 4, 3)
+    tree = to_inference_data(structure, draws_of(structure, ["x"]), given={})
+    (node,) = tree.children.values()
+    assert node["x"].dims == ("chain", "draw", *site.dims)
+    assert (node.sizes["a"], node.sizes["b"]) == (2, 4)
+
+
+def test_batch_dims_come_before_the_site(schools):
+    draws = draws_of(schools, ["mu", "theta"], (5,))
+    given = {"y": np.random.default_rng(1).normal(size=(5, 3)), "z": np.ones(3)}
+    tree = to_inference_data(schools, draws, given=given, batch_shape=(5,), log_density=np.zeros((NUM_SAMPLES, 5)))
+    assert tree.posterior.theta.dims == ("chain", "draw", "batch", "school")
+    assert tree.posterior.mu.dims == tree.sample_stats.lp.dims == ("chain", "draw", "batch")
+    assert tree.observed_data.y.dims == ("batch", "school")
+    assert tree.observed_data.z.dims == ("school",)
+    np.testing.assert_array_equal(tree.observed_data.y, given["y"])
+
+
+def test_several_batch_dims_named_or_not(schools):
+    draws = draws_of(schools, ["mu"], (5, 2))
+    given = {"y": np.ones((5, 2, 3)), "z": np.ones((2, 3)), "theta": np.ones((5, 1, 3))}
+    tree = to_inference_data(schools, draws, given=given, batch_shape=(5, 2))
+    assert tree.posterior.mu.dims == ("chain", "draw", "batch_0", "batch_1")
+    assert tree.observed_data.z.dims == ("batch_1", "school")
+    assert tree.constant_data.theta.shape == (5, 2, 3)
+    named = to_inference_data(
+        schools,
+        draws,
+        given=given,
+        batch_shape=(5, 2),
+        batch_dims=("day", "arm"),
+        batch_coords={"arm": ["placebo", "drug"]},
+    )
+    assert named.posterior.mu.sel(arm="drug").dims == ("chain", "draw", "day")
+    with pytest.raises(ValueError, match="school"):
+        to_inference_data(schools, draws, given=given, batch_shape=(5, 2), batch_dims=("day", "school"))
+
+
+def test_a_plate_called_batch_leaves_the_name_to_the_model():
+    def model():
+        with numpyro.plate("batch", 2):
+            numpyro.sample("x", dist.Normal())
+
+    structure = trace_structure(model)
+    tree = to_inference_data(structure, draws_of(structure, ["x"], (3,)), given={}, batch_shape=(3,))
+    (node,) = tree.children.values()
+    assert node["x"].dims == ("chain", "draw", "batch_", "batch")
+
+
+def test_constants_take_dims_from_the_user_alone(schools):
+    constants = {"sigma": np.ones(3), "design": np.ones((3, 2)), "school": np.arange(3), "y": np.ones(3)}
+    tree = to_inference_data(
+        schools,
+        draws_of(schools, ["mu"]),
+        given=values_of(schools, ["theta"]),
+        constants=constants,
+        dims={"sigma": ["school"]},
+    )
+    data = tree.constant_data
+    assert data.sigma.dims == ("school",)
+    assert data.design.dims == ("design_dim_0", "design_dim_1")
+    assert set(data.data_vars) == {"theta", "sigma", "design", "school_"}
+
+
+def full_tree(structure):
+    draws = draws_of(structure, ["mu", "theta", "z"])
+    return to_inference_data(
+        structure,
+        draws,
+        given={"y": PARTLY},
+        deterministics={"shifted": draws["theta"] > 0},
+        predictive=draws_of(structure, ["y"]),
+        log_density=np.zeros(NUM_SAMPLES),
+        coords={"school": ["å", "b c", "d/e"]},
+        constants={"flag": np.array([True, False]), "count": np.arange(2)},
+        attrs={"sampling_time": 1.5, "num_steps": 30, "corrected": True, "note": None, "sizes": (1, 2)},
+    )
+
+
+def test_net_cdf_round_trip(schools, tmp_path):
+    tree = full_tree(schools)
+    tree.to_netcdf(tmp_path / "draws.nc", engine="h5netcdf")
+    with xr.open_datatree(tmp_path / "draws.nc", engine="h5netcdf") as read:
+        xr.testing.assert_equal(read.load(), tree)
+        assert read.constant_data.flag.dtype == bool
+        assert read.posterior_predictive.z.dtype.kind == "i"
+        assert read.posterior.attrs["sample_dims"] == ["chain", "draw"]
+    xr.testing.assert_equal(az.from_netcdf(tmp_path / "draws.nc"), tree)
+
+
+def test_attributes_are_on_the_root_and_every_group(schools):
+    tree = full_tree(schools)
+    for node in (tree, *tree.children.values()):
+        assert node.attrs["inference_library"] == "simformer_ppl"
+        assert {"inference_library_version", "created_at", "sampling_time", "num_steps"} <= set(node.attrs)
+        assert node.attrs["created_at"] == tree.attrs["created_at"]
+
+
+def test_arviz_reads_the_tree(schools):
+    tree = full_tree(schools)
+    assert list(az.summary(tree, var_names=["mu", "theta"]).index)[:2] == ["mu", "theta[å]"]
+    # a bool draw is stored as a number: ArviZ takes no quantiles of bools
+    assert len(az.summary(tree)) == 7
+    az.plot_forest(tree, backend="none")
+
+
+def test_slashes_become_dots(tmp_path):
+    structure = trace_structure(scoped_model)
+    (name,) = structure.sites
+    assert "/" in name
+    stored = name.replace("/", ".")
+    plate = structure.sites[name].dims[0]
+    draws = {name: np.arange(2.0 * NUM_SAMPLES).reshape(NUM_SAMPLES, 2)}
+    tree = to_inference_data(structure, draws, given={}, coords={plate: ["u", "v"]})
+    (node,) = tree.children.values()
+    np.testing.assert_array_equal(node[stored].values.reshape(NUM_SAMPLES, 2), draws[name])
+    assert node[plate.replace("/", ".")].values.tolist() == ["u", "v"]
+    tree.to_netcdf(tmp_path / "draws.nc", engine="h5netcdf")
+    xr.testing.assert_equal(az.from_netcdf(tmp_path / "draws.nc"), tree)
+    dataset = simulations_to_dataset(structure, draws)
+    np.testing.assert_array_equal(dataset_to_arrays(structure, dataset)[name], draws[name])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"coords": {"school": ["A", "B"]}}, r"coords\['school'\]: expected 3 labels"),
+        ({"dims": {"theta": ["a", "b"]}}, r"site 'theta': expected 1 dims .* got \('a', 'b'\)"),
+        ({"dims": {"theta": ["chain"]}}, r"site 'theta': \['chain'\] are dims of the draws"),
+        ({"dims": {"theta": ["mu"]}}, r"site 'theta' has the dim 'mu', which is a site's name"),
+        ({"constants": {"c": np.ones(4)}, "dims": {"c": ["school"]}}, r"dim 'school' has length 3 in .* and 4 in 'c'"),
+        ({"draws": {"theta": np.ones((NUM_SAMPLES, 4))}}, r"site 'theta': expected shape \(40, 3\), got \(40, 4\)"),
+        ({"draws": {"nu": np.ones(NUM_SAMPLES)}}, r"unknown site 'nu'"),
+        ({"given": {"y": np.ones((2, 3))}}, r"site 'y': expected shape \(3,\), got \(2, 3\)"),
+        ({"draws": {}}, r"expected draws of at least one site"),
+    ],
+)
+def test_what_does_not_fit_is_refused(schools, arguments, message):
+    base = {"draws": draws_of(schools, ["theta"]), "given": values_of(schools, ["y"])}
+    with pytest.raises(ValueError, match=message):
+        to_inference_data(schools, **(base | arguments))
+
+
+def test_one_dim_of_two_lengths_is_refused():
+    def model():
+        numpyro.sample("a", dist.Normal().expand([2]))
+        numpyro.sample("b", dist.Normal().expand([3]))
+
+    # xarray would pad the shorter one with NaN
+    with pytest.raises(ValueError, match=r"dim 'time' has length 2 in site 'a' and 3 in site 'b'"):
+        resolve_dims(trace_structure(model), {"a": ["time"], "b": ["time"]})
+
+
+class TestSimulations:
+    def test_round_trip_in_any_order_of_dims(self, schools):
+        values = draws_of(schools, schools.sites)
+        dataset = simulations_to_dataset(schools, values, coords={"school": ["A", "B", "C"]})
+        assert dataset.theta.dims == ("simulation", "school")
+        for stored in (dataset, dataset.transpose("school", ...), dict(dataset), values):
+            read = dataset_to_arrays(schools, stored)
+            assert list(read) == list(schools.sites)
+            for name in values:
+                np.testing.assert_array_equal(read[name], values[name])
+
+    def test_user_dims_and_deterministics(self, schools):
+        values = draws_of(schools, schools.sites) | {"shifted": np.ones((NUM_SAMPLES, 3))}
+        dataset = simulations_to_dataset(schools, values, dims={"theta": ["place"]})
+        assert (dataset.theta.dims[1], dataset.shifted.dims[1]) == ("place", "school")
+        assert "shifted" not in dataset_to_arrays(schools, dataset.transpose(..., "simulation"))
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"theta": np.ones((NUM_SAMPLES, 4))}, r"site 'theta': expected shape \(40, 3\), got \(40, 4\)"),
+            ({"theta": np.ones((NUM_SAMPLES + 1, 3))}, r"site 'theta' has 41 simulations, site 'mu' has 40"),
+            ({"theta": xr.DataArray(np.ones((NUM_SAMPLES, 3)))}, r"site 'theta': expected a dim 'simulation'"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, schools, change, message):
+        with pytest.raises(ValueError, match=message):
+            dataset_to_arrays(schools, draws_of(schools, schools.sites) | change)
+
+    def test_a_missing_site_is_named(self, schools):
+        with pytest.raises(ValueError, match=r"lack the sites \['z'\].*got \['mu', 'theta', 'y'\]"):
+            dataset_to_arrays(schools, draws_of(schools, ["mu", "theta", "y"]))
+
+    def test_an_unknown_site_is_refused(self, schools):
+        with pytest.raises(ValueError, match="unknown site 'nu'"):
+            simulations_to_dataset(schools, {"nu": np.ones(3)})
+
+
+class TestAlign:
+    labels = {"school": ["A", "B", "C"]}  # noqa: RUF012
+
+    def test_labels_decide_the_order(self, schools):
+        value = xr.DataArray([3.0, 1.0, 2.0], coords={"school": ["C", "A", "B"]})
+        array, dims, coords = align(schools.sites["y"], value, self.labels)
+        assert (array.tolist(), dims, coords) == ([1.0, 2.0, 3.0], (), {})
+
+    @pytest.mark.parametrize("dtype", [float, int, bool])
+    def test_absent_labels_are_missing(self, schools, dtype):
+        value = xr.DataArray(np.ones(2, dtype), coords={"school": ["C", "A"]})
+        array, _, _ = align(schools.sites["y"], value, self.labels)
+        np.testing.assert_array_equal(array, [1.0, np.nan, 1.0])
+        assert array.dtype.kind == "f"
+
+    @pytest.mark.parametrize(
+        ("value", "message"),
+        [
+            (xr.DataArray([1.0, 2.0], coords={"school": ["A", "D"]}), r"site 'y': unknown labels \['D'\]"),
+            (xr.DataArray([1.0, 2.0], coords={"school": ["A", "A"]}), r"site 'y': repeated labels \['A'\]"),
+            (xr.DataArray([1.0, 2.0], dims="school"), r"site 'y': expected length 3 of dim 'school', got 2"),
+            (xr.DataArray(np.ones(3), dims="place"), r"site 'y': expected the dims \('school',\), got \('place',\)"),
+            (xr.DataArray(np.ones((3, 2)), dims=("school", "draw")), r"draw"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, schools, value, message):
+        with pytest.raises(ValueError, match=message):
+            align(schools.sites["y"], value, self.labels)
+
+    def test_other_dims_are_the_batch(self, schools):
+        value = xr.DataArray(
+            np.arange(12.0).reshape(3, 2, 2),
+            dims=("school", "day", "arm"),
+            coords={"arm": ["placebo", "drug"], "school": ["B", "C", "A"]},
+        )
+        array, dims, coords = align(schools.sites["y"], value, self.labels)
+        assert dims == ("day", "arm")
+        assert {dim: labels.tolist() for dim, labels in coords.items()} == {"arm": ["placebo", "drug"]}
+        np.testing.assert_array_equal(array[..., 0], value.sel(school="A"))
+
+    def test_numbers_are_labels_where_we_number(self, schools):
+        site = schools.sites["y"]
+        stored = xr.DataArray([1.0, 2.0, 3.0], coords={"school": [2, 0, 1]})
+        assert align(site, stored)[0].tolist() == [2.0, 3.0, 1.0]
+        own = xr.DataArray([1.0, 2.0, 3.0], coords={"school": [1, 2, 3]})
+        assert align(site, own)[0].tolist() == [1.0, 2.0, 3.0]
+
+    def test_values_without_names_are_read_by_position(self, schools):
+        array, dims, _ = align(schools.sites["y"], xr.DataArray(np.ones((2, 3))))
+        assert (array.shape, dims) == ((2, 3), ("batch",))
+        assert align(schools.sites["y"], xr.DataArray(2.0))[0].tolist() == [2.0, 2.0, 2.0]
+
+    def test_an_axis_of_length_one_may_be_left_out(self):
+        site = trace_structure(gap_model).sites["x"]
+        value = xr.DataArray(np.ones((4, 2, 3)), dims=("b", "a", site.dims[-1]))
+        assert align(site, value)[0].shape == site.shape
+
+    def test_what_sample_returns_can_be_given_again(self, schools):
+        tree = to_inference_data(
+            schools, draws_of(schools, ["theta"]), given={"y": PARTLY}, coords=self.labels, num_chains=1
+        )
+        array, _, _ = align(schools.sites["y"], tree.observed_data.y.isel(school=[2, 0, 1]), self.labels)
+        np.testing.assert_array_equal(array, PARTLY)
+        stacked = azb.extract(tree, var_names="theta").rename(sample="replicate")
+        array, dims, coords = align(schools.sites["theta"], stacked, self.labels)
+        assert (array.shape, dims, coords) == ((NUM_SAMPLES, 3), ("replicate",), {})
