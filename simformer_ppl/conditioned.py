@@ -1,5 +1,6 @@
 """ConditionedDistribution: what a query returns."""
 
+import inspect
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
 
-from simformer_ppl.inference_data import align, to_inference_data
+from simformer_ppl.inference_data import to_inference_data
+from simformer_ppl.labelled_arrays import align
 from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.rejection import redraw, redraw_traced
 from simformer_ppl.replay import Replay
@@ -161,7 +163,8 @@ class ConditionedDistribution:
         return to_inference_data(
             self.structure,
             {name: np.asarray(values[name]) for name in self.latent_sites},
-            given=self._recorded(),
+            given={name: np.asarray(value) for name, value in self.given.values.items()},
+            restricted=tuple(self.given.intervals),
             batch_shape=self.batch_shape,
             batch_dims=self.given.batch_dims,
             batch_coords=self.given.batch_coords,
@@ -323,14 +326,6 @@ class ConditionedDistribution:
 
     # ------------------------------------------------------------------ InferenceData
 
-    def _recorded(self) -> dict[str, np.ndarray]:
-        """Given values, and NaN for data known as an interval only."""
-        recorded = {name: np.asarray(value) for name, value in self.given.values.items()}
-        for name in self.given.intervals:
-            if self.structure.sites[name].is_data:
-                recorded[name] = np.full(self.structure.sites[name].shape, np.nan, np.float32)
-        return recorded
-
     def _sample_sites(self, values: Mapping[str, Array]) -> dict[str, Array]:
         """Values without the deterministic tokens, which the model recomputes."""
         return {name: value for name, value in values.items() if not self.structure.sites[name].is_deterministic}
@@ -363,14 +358,11 @@ class ConditionedDistribution:
         return {name: np.asarray(value).reshape(leading + value.shape[1:]) for name, value in results.items()}
 
     def _constants(self) -> dict[str, np.ndarray]:
-        arrays = {f"arg_{i}": value for i, value in enumerate(self.replay.model_args)} | dict(self.replay.model_kwargs)
-        kinds = (np.ndarray, jax.Array, int, float, list, tuple)
-        converted = {n: np.asarray(v) for n, v in arrays.items() if isinstance(v, kinds) and not isinstance(v, bool)}
-        return {
-            name: value
-            for name, value in converted.items()
-            if value.dtype.kind in "fiub" and name not in self.structure.sites
-        }
+        """Arguments of the model that are arrays or numbers."""
+        arguments = inspect.signature(self.replay.model).bind(*self.replay.model_args, **self.replay.model_kwargs)
+        kinds = (np.ndarray, jax.Array, int, float)
+        arrays = {name: np.asarray(value) for name, value in arguments.arguments.items() if isinstance(value, kinds)}
+        return {name: array for name, array in arrays.items() if array.dtype.kind in "fiu"}
 
     # ------------------------------------------------------------------ density
 

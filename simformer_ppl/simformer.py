@@ -15,7 +15,8 @@ from tqdm.auto import tqdm
 from simformer_ppl import persistence
 from simformer_ppl.conditioned import ConditionedDistribution
 from simformer_ppl.diffusion.process import EDM
-from simformer_ppl.inference_data import dataset_to_arrays, simulations_to_dataset
+from simformer_ppl.labelled_arrays import dataset_to_arrays, simulations_to_dataset
+from simformer_ppl.naming import resolve_dims
 from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.network import NetworkConfig
 from simformer_ppl.network import Simformer as SimformerNetwork
@@ -101,6 +102,7 @@ class Simformer:
         if process not in PROCESSES:
             raise ValueError(f"process: expected one of {sorted(PROCESSES)}, got {process!r}.")
         self.structure = trace_structure(model, tuple(model_args), model_kwargs, sites=sites, data_sites=data_sites)
+        resolve_dims(self.structure, dims)  # refuses what does not fit before anything is trained
         self.coords, self.dims = dict(coords or {}), dict(dims or {})
         self.network_config = network or NetworkConfig()
         self.attention, self.process = attention, process

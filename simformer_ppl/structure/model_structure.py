@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
@@ -43,8 +44,6 @@ class ModelStructure:
         Random sites that are simulated but no tokens.
     factors
         ``numpyro.factor`` sites; a soft constraint is not simulated.
-    exchangeable
-        Plates whose elements the model cannot tell apart.
     info
         Every place where the graph had to be dense, and why.
     """
@@ -56,16 +55,31 @@ class ModelStructure:
     deterministics: dict[str, Deterministic]
     nuisances: tuple[str, ...]
     factors: tuple[str, ...]
-    exchangeable: tuple[str, ...]
     info: list[str]
     _blocks: dict[str, Block] = field(default_factory=dict)
     _full: Bool[np.ndarray, "nodes nodes"] = field(default_factory=lambda: np.zeros((0, 0), bool))
     _scalar_graph: Callable[[Mapping[str, np.ndarray]], ScalarGraph] | None = None
+    _exchangeable: Callable[[], tuple[str, ...]] | None = None
 
     @property
     def num_tokens(self) -> int:
         """Number of tokens."""
         return len(self.tokens)
+
+    @cached_property
+    def exchangeable(self) -> tuple[str, ...]:
+        """Plates whose elements the model cannot tell apart.
+
+        The graph and, at a few simulated draws, the densities stay as they are when all sites inside are permuted
+        along the plate. Simulated when first asked for; a model that cannot be run has none.
+        """
+        if self._exchangeable is None:
+            return ()
+        try:
+            return self._exchangeable()
+        except Exception as error:  # sharing weights is an economy: not worth failing for
+            self.info.append(f"exchangeable plates unknown: {type(error).__name__} {error}"[:160])
+            return ()
 
     def moral(self) -> Bool[np.ndarray, "tokens tokens"]:
         """Moral graph of the tokens, symmetric, diagonal False.
@@ -73,6 +87,10 @@ class ModelStructure:
         It comes from the full graph: nuisances that nothing reads go first, then parents of a common child are
         joined, then the other nuisances are eliminated.
         """
+        return self._moral.copy()
+
+    @cached_property
+    def _moral(self) -> Bool[np.ndarray, "tokens tokens"]:
         return marginal_moral(self._full, kept_tokens(list(self._blocks.values())))
 
     def attention_mask(

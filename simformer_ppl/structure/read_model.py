@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ def trace_structure(
     if data_sites is None:
         data_sites = observed_sites(model, args, kwargs, trace) & set(names) or _unread(token_sites, adjacency)
     token_sites = {n: replace(site, is_data=n in set(data_sites)) for n, site in token_sites.items()}
-    given = reading.given
+    shapes = {n: token_sites[n].token_shape if n in names else trace.sites[n].shape for n in reading.nodes}
     return ModelStructure(
         sites=token_sites,
         tokens=tuple(label for site in token_sites.values() for label in site.labels()),
@@ -92,11 +93,11 @@ def trace_structure(
         deterministics={n: _deterministic(site, *reading.deterministics[n]) for n, site in trace.deterministic.items()},
         nuisances=tuple(n for n in trace.random if n not in names),
         factors=trace.factors,
-        exchangeable=(),
         info=reading.info,
         _blocks=blocks,
         _full=full,
-        _scalar_graph=given,
+        _scalar_graph=reading.given,
+        _exchangeable=None if reading.exchangeable is None else partial(reading.exchangeable, full, shapes),
     )
 
 

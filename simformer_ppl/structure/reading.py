@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 from numpyro.distributions import constraints
 
 from simformer_ppl.structure.abstract_value import Value
+from simformer_ppl.structure.exchangeability import exchangeable_plates
 from simformer_ppl.structure.laws import Laws, SiteLaw, trace_laws
 from simformer_ppl.structure.parents import parent_matrix
 from simformer_ppl.structure.supports import static_support
@@ -47,7 +49,9 @@ class Reading:
     info
         Where and why the graph had to be dense.
     given
-        The graph with the values of some sites taken as constants.
+        The graph with the values of some sites taken as constants; None if it is dense.
+    exchangeable
+        The exchangeable plates, from the graph over tokens and the shapes of the tokens of all nodes.
     """
 
     nodes: tuple[str, ...]
@@ -57,6 +61,7 @@ class Reading:
     deterministics: dict[str, tuple[frozenset[str], bool]]
     info: list[str]
     given: Callable[[Mapping[str, np.ndarray]], ScalarGraph] | None
+    exchangeable: Callable[[ScalarGraph, Mapping[str, tuple[int, ...]]], tuple[str, ...]] | None
 
 
 def read_laws(
@@ -69,6 +74,11 @@ def read_laws(
     """Interpret the laws of all sites."""
     laws = trace_laws(model, args, kwargs, trace, deterministic_nodes)
     found, info = laws.interpret()
+
+    def simulate(key: jax.Array) -> dict[str, jax.Array]:
+        _, messages = trace_with_key(model, args, kwargs, key)
+        return {name: jnp.reshape(messages[name]["value"], trace.sites[name].shape) for name in laws.nodes}
+
     return Reading(
         nodes=laws.nodes,
         num_noise=laws.num_noise,
@@ -77,6 +87,7 @@ def read_laws(
         deterministics=_deterministic_reads(laws, found),
         info=info,
         given=lambda values: parent_matrix(laws, laws.interpret(values)[0]),
+        exchangeable=lambda full, shapes: exchangeable_plates(laws, simulate, full, shapes),
     )
 
 
@@ -105,7 +116,7 @@ def read_densely(
             earlier.add(name)
     scalars = np.tri(num_scalars, k=-1, dtype=bool)
     info = ["every site: the model needs values to be traced, so each scalar is taken to read all before it"]
-    return trace, Reading(nodes, 0, scalars, supports, deterministics, info, None)
+    return trace, Reading(nodes, 0, scalars, supports, deterministics, info, None, None)
 
 
 def _support(law: SiteLaw) -> tuple[constraints.Constraint, bool]:

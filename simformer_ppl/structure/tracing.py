@@ -122,6 +122,21 @@ class CountedKeys(Messenger):
         self.count += 1
 
 
+class Placeholders(Messenger):
+    """Give continuous sites zeros for values: where only shapes are wanted, tracing the samplers is most of the work.
+
+    Distributions that are not NumPyro's may have any dtype, and are drawn from.
+    """
+
+    def process_message(self, msg: Message) -> None:
+        """Answer a sample statement that has no value yet."""
+        if msg["type"] != "sample" or msg["value"] is not None:
+            return
+        fn = innermost(msg["fn"])
+        if type(fn).__module__.startswith("numpyro.") and not isinstance(fn, dist.Delta) and not fn.is_discrete:
+            msg["value"] = jnp.zeros((*msg["kwargs"].get("sample_shape", ()), *msg["fn"].shape()))
+
+
 def innermost(fn: Any) -> Any:
     """The distribution inside ``Independent``, ``Masked`` and ``Expanded``."""
     while isinstance(fn, (dist.Independent, dist.MaskedDistribution, dist.ExpandedDistribution)):
@@ -138,8 +153,12 @@ def trace_abstractly(model: Callable[..., Any], args: Sequence[Any], kwargs: dic
     """Trace a model, unconditioned, without computing anything."""
     traced: list[ModelTrace] = []
 
+    def shapes_only(*args: Any, **kwargs: Any) -> None:
+        with Placeholders():
+            model(*args, **kwargs)
+
     def run() -> None:
-        traced.append(trace_with_key(model, args, kwargs, jax.random.key(0))[0])
+        traced.append(trace_with_key(shapes_only, args, kwargs, jax.random.key(0))[0])
 
     jax.eval_shape(run)
     return traced[0]

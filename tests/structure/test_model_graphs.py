@@ -17,6 +17,8 @@ from numpyro.contrib.control_flow import scan
 from simformer_ppl.structure import trace_structure
 
 sample, plate, deterministic = numpyro.sample, numpyro.plate, numpyro.deterministic
+# compiled once, run once
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 Edge = tuple[str, str] | tuple[str, str, Callable[[int, int], bool]]
 
 
@@ -384,7 +386,7 @@ def test_no_density_moves_without_an_edge(name):
     model = CASES[name].model
     structure = trace_structure(model)
     densities = densities_of(model, structure)
-    compiled = jax.jit(jax.vmap(densities))
+    compiled = jax.jit(jax.vmap(densities), compiler_options=QUICK)
     draws = simulate(model, structure, 4)
     for base in (0, 2):
         values, replacement = ({n: draw[row] for n, draw in draws.items()} for row in (base, base + 1))
@@ -408,7 +410,7 @@ def simulate(model, structure, count):
             model()
         return {name: trace[name]["value"].reshape(site.shape) for name, site in structure.sites.items()}
 
-    draws = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), count))
+    draws = jax.jit(jax.vmap(draw), compiler_options=QUICK)(jax.random.split(jax.random.key(0), count))
     return {name: np.asarray(draw) for name, draw in draws.items()}
 
 

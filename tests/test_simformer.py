@@ -1,0 +1,115 @@
+"""Simformer: simulate, options, save and load."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from simformer_ppl import NetworkConfig, Simformer
+from tests.conftest import chain_model, zoo_model
+
+SHORT = {"num_steps": 50, "batch_size": 32, "progress_bar": False}
+SMALL = NetworkConfig(width=16, depth=2, heads=2)
+
+
+def test_simulations_are_draws_from_the_prior_with_dims_and_coords(zoo):
+    simulations = zoo.simulate(jax.random.key(0), 4_000)
+    assert simulations["x"].dims == ("simulation", "item") and simulations["item"].values.tolist() == list("abcd")
+    # HalfNormal(2): mean 2 sqrt(2 / pi)
+    mean, sd = 2 * np.sqrt(2 / np.pi), 2 * np.sqrt(1 - 2 / np.pi)
+    assert abs(float(simulations["rate"].mean()) - mean) < 5 * sd / np.sqrt(4_000)
+
+
+def test_observations_passed_as_arguments_are_not_used_in_simulations():
+    simformer = Simformer(chain_model, (np.array([100.0, 100.0, 100.0]),))
+    assert simformer.structure.sites["y"].is_data
+    assert abs(simformer.simulate(jax.random.key(0), 100)["y"].values).max() < 50
+
+
+@pytest.mark.parametrize("attention", ["moral", "dense", "directed", np.ones((7, 7), bool), lambda c, v: jnp.ones((7, 7), bool)])
+def test_every_kind_of_attention_trains_and_draws(attention):
+    simformer = Simformer(chain_model, attention=attention, network=SMALL).fit(jax.random.key(0), 100, **SHORT)
+    assert simformer.condition(y=0.0).draw(jax.random.key(0), (4,))["b"].shape == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"attention": "sparse"}, "attention: expected 'moral'"),
+        ({"attention": np.ones((3, 3), bool)}, r"attention: expected a bool matrix of shape \(7, 7\)"),
+        ({"process": "ddpm"}, r"process: expected one of \['edm'\], got 'ddpm'"),
+        ({"sites": ["a", "nope"]}, "nope"),
+        ({"data_sites": ["nope"]}, "nope"),
+        ({"dims": {"y": ["one", "two"]}}, "y"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        Simformer(chain_model, **options)
+
+
+def test_a_loaded_network_gives_the_same_draws_to_the_bit(zoo, tmp_path):
+    zoo.save(tmp_path / "zoo")
+    loaded = Simformer.load(tmp_path / "zoo", zoo_model)
+    question = {"x": np.array([1.0, np.nan, 0.0, 2.0])}
+    ours, theirs = (s.condition(question).draw(jax.random.key(3), (20,)) for s in (zoo, loaded))
+    assert all(jnp.array_equal(ours[name], theirs[name]) for name in ours)
+    assert loaded.coords["item"] == zoo.coords["item"]
+    assert float(loaded.history["training_loss"][-1]) == float(zoo.history["training_loss"][-1])
+
+
+def test_saved_files_hold_no_pickle_and_name_the_versions(zoo, tmp_path):
+    zoo.save(tmp_path / "zoo")
+    configuration = json.loads((tmp_path / "zoo" / "configuration.json").read_text())
+    assert {"simformer-ppl", "jax", "flax", "numpyro"} <= set(configuration["versions"])
+    files = [path for path in (tmp_path / "zoo").rglob("*") if path.is_file()]
+    assert not any(path.suffix in {".pkl", ".pickle"} for path in files)
+    assert sum(path.stat().st_size for path in files) < 4e6  # weights, not simulations
+
+
+def test_loading_with_another_model_says_where_it_differs(zoo, tmp_path):
+    zoo.save(tmp_path / "zoo")
+    with pytest.raises(ValueError, match="Site '.*' of the model is not the saved one"):
+        Simformer.load(tmp_path / "zoo", chain_model, sites=None, data_sites=None, coords=None)
+
+
+def test_loading_what_is_not_there_or_saving_over_something_else_is_an_error(zoo, tmp_path):
+    with pytest.raises(ValueError, match="expected a folder written by Simformer.save"):
+        Simformer.load(tmp_path / "nothing", zoo_model)
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="got a folder with other files"):
+        zoo.save(tmp_path)
+    with pytest.raises(ValueError, match="Not fitted yet"):
+        Simformer(chain_model).save(tmp_path / "new")
+
+
+def test_nuisances_are_simulated_and_marginalised():
+    def model(y=None):
+        shift = numpyro.sample("shift", dist.Normal(0.0, 2.0))
+        numpyro.sample("hidden", dist.Normal(shift, 1.0))
+        scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+        numpyro.sample("y", dist.Normal(shift, scale), obs=y)
+
+    simformer = Simformer(model, sites=["shift", "y"], network=SMALL)
+    assert simformer.structure.tokens == ("shift", "y")
+    simformer.fit(jax.random.key(0), 200, **SHORT)
+    assert set(simformer.condition().draw(jax.random.key(0))) == {"shift", "y"}
+    with pytest.raises(ValueError, match="Site 'scale' is a nuisance site"):
+        simformer.condition(scale=1.0)
+
+
+def test_repr_shows_the_table_and_whether_it_is_fitted(zoo):
+    assert repr(Simformer(zoo_model)).startswith("Simformer (not fitted)")
+    text = repr(zoo)
+    assert text.startswith("Simformer (fitted: ") and "300 steps" in text.splitlines()[0] and "weights" in text
+    assert "<table" in zoo._repr_html_()
+
+
+def test_plots_draw(zoo):
+    assert zoo.plot_history().get_xlabel() == "step"
+    with pytest.raises(ValueError, match="Not fitted yet"):
+        Simformer(chain_model).plot_history()

@@ -1,0 +1,168 @@
+"""Training: reproducible, resumable, data-parallel, honest about bad simulations."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+
+from simformer_ppl import NetworkConfig, Simformer
+from tests.conftest import chain_model
+
+SMALL = NetworkConfig(width=16, depth=2, heads=2)
+SHORT = {"num_steps": 500, "batch_size": 32, "progress_bar": False}
+
+
+def draws_of(simformer):
+    return simformer.condition(y=np.array([0.5, 1.0, -1.0])).draw(jax.random.key(9), (50,))["b"]
+
+
+@pytest.fixture(scope="module")
+def small():
+    return Simformer(chain_model, network=SMALL).fit(jax.random.key(0), 500, **SHORT)
+
+
+def test_the_same_key_gives_the_same_network(small):
+    again = Simformer(chain_model, network=SMALL).fit(jax.random.key(0), 500, **SHORT)
+    assert jnp.array_equal(draws_of(again), draws_of(small))
+    xr.testing.assert_identical(again.history, small.history)
+
+
+def test_another_key_gives_another(small):
+    other = Simformer(chain_model, network=SMALL).fit(jax.random.key(1), 500, **SHORT)
+    assert not jnp.array_equal(draws_of(other), draws_of(small))
+
+
+def test_history_falls_and_holds_both_losses(small):
+    assert set(small.history.data_vars) == {"training_loss", "validation_loss"}
+    assert small.history["step"].values.tolist() == [250, 500]
+    assert float(small.history["validation_loss"][-1]) < 1.0  # the loss of predicting nothing
+
+
+def test_simulations_may_be_passed_as_dataset_or_dict(small):
+    simulations = small.simulate(jax.random.split(jax.random.key(0), 4)[0], 500)
+    for passed in (simulations, {name: simulations[name].values for name in simulations.data_vars}):
+        fitted = Simformer(chain_model, network=SMALL).fit(jax.random.key(0), simulations=passed, **SHORT)
+        assert jnp.array_equal(draws_of(fitted), draws_of(small))
+
+
+def test_fitting_again_goes_on(small):
+    twice = Simformer(chain_model, network=SMALL).fit(jax.random.key(0), 500, **SHORT)
+    twice.fit(jax.random.key(5), 500, **SHORT)
+    assert twice.history["step"].values.tolist() == [250, 500, 750, 1000]
+    assert float(twice.history["validation_loss"][2]) < float(twice.history["validation_loss"][0])
+
+
+def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(small, tmp_path, monkeypatch):
+    from simformer_ppl.training import fit as training
+
+    def interrupt(self, state, rng_key, data):
+        if int(state.step) > 250:
+            raise RuntimeError("power cut")
+        return validate(self, state, rng_key, data)
+
+    validate = training.Trainer.validate
+    monkeypatch.setattr(training.Trainer, "validate", interrupt)
+    with pytest.raises(RuntimeError, match="power cut"):
+        Simformer(chain_model, network=SMALL).fit(jax.random.key(0), 500, checkpoint_dir=tmp_path, **SHORT)
+    monkeypatch.undo()
+    resumed = Simformer(chain_model, network=SMALL).fit(jax.random.key(0), 500, checkpoint_dir=tmp_path, **SHORT)
+    assert resumed.history["step"].values.tolist() == [500]
+    assert jnp.array_equal(draws_of(resumed), draws_of(small))
+
+
+def test_an_interrupt_keeps_the_weights_so_far(monkeypatch):
+    from simformer_ppl.training import fit as training
+
+    run = training.Trainer.run
+
+    def interrupt(self, state, rng_key, data, count):
+        if int(state.step) >= 300:
+            raise KeyboardInterrupt
+        return run(self, state, rng_key, data, count)
+
+    monkeypatch.setattr(training.Trainer, "run", interrupt)
+    with pytest.warns(RuntimeWarning, match="interrupted at step 300 of 500"):
+        simformer = Simformer(chain_model, network=SMALL).fit(jax.random.key(0), 500, **SHORT)
+    assert simformer.history["step"].values.tolist() == [250]
+    assert jnp.isfinite(draws_of(simformer)).all()
+
+
+def test_best_weights_are_those_of_the_lowest_validation_loss():
+    # twenty simulations are soon learned by heart: the last weights are worse than the best
+    simformer = Simformer(chain_model, network=SMALL)
+    simformer.fit(jax.random.key(0), 40, num_steps=3_000, batch_size=32, validation_fraction=0.5, progress_bar=False)
+    losses = simformer.history["validation_loss"].values
+    assert losses.argmin() < len(losses) - 1
+
+
+def broken_model(y=None):
+    x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Normal(jnp.where(x > 1.0, jnp.nan, x), 1.0), obs=y)
+
+
+def test_simulations_that_are_not_finite_are_counted_and_left_out():
+    simformer = Simformer(broken_model, network=SMALL)
+    with pytest.warns(RuntimeWarning, match=r"of 1000 simulations .* site 'y' in"):
+        simformer.fit(jax.random.key(0), 1_000, **SHORT)
+    # what is left has x <= 1: the prior means "given a valid simulation"
+    assert float(jnp.mean(simformer.condition().draw(jax.random.key(1), (500,))["x"] > 1.2)) < 0.05
+
+
+def test_too_many_bad_simulations_are_an_error():
+    def hopeless(y=None):
+        numpyro.sample("y", dist.Normal(jnp.nan, 1.0), obs=y)
+
+    with pytest.raises(ValueError, match="site 'y' in 100"):
+        Simformer(hopeless, network=SMALL).fit(jax.random.key(0), 100, **SHORT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_simulations": 0}, "num_simulations: expected at least 1, got 0"),
+        ({"num_steps": 0}, "num_steps: expected a positive number, got 0"),
+        ({"batch_size": -1}, "batch_size: expected a positive number, got -1"),
+        ({"validation_fraction": 1.5}, "validation_fraction: expected a number between 0 and 1, got 1.5"),
+        ({"simulations": {"a": np.zeros(5)}}, "b"),
+        ({"simulations": {"a": np.zeros(5), "b": np.zeros((5, 2)), "y": np.zeros((5, 3))}}, "'b'"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Simformer(chain_model, network=SMALL).fit(jax.random.key(0), **{"num_simulations": 100, **SHORT, **arguments})
+
+
+EIGHT_DEVICES = """
+import jax, numpy as np
+from simformer_ppl import NetworkConfig, Simformer
+from tests.conftest import chain_model
+assert len(jax.devices()) == {devices}
+simformer = Simformer(chain_model, network=NetworkConfig(width=16, depth=2, heads=2))
+simformer.fit(jax.random.key(0), 500, num_steps=20, batch_size=32, progress_bar=False)
+np.save({path!r}, simformer.condition(y=0.0).draw(jax.random.key(1), (20,))["b"])
+"""
+
+
+def test_eight_devices_give_the_result_of_one(tmp_path):
+    results = []
+    for devices in (1, 8):
+        path = str(tmp_path / f"{devices}.npy")
+        environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        script = EIGHT_DEVICES.format(devices=devices, path=path)
+        subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+        results.append(np.load(path))
+    # sums over the batch are taken in another order
+    np.testing.assert_allclose(results[0], results[1], atol=1e-3)
+
+
+def test_batches_are_spread_over_the_devices():
+    from simformer_ppl.training.fit import batch_sharding
+
+    assert batch_sharding(128).mesh.size == max(k for k in range(1, len(jax.devices()) + 1) if 128 % k == 0)
