@@ -13,8 +13,8 @@ import xarray as xr
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
 
 from simformer_ppl.inference_data import to_inference_data
-from simformer_ppl.labelled_arrays import align
 from simformer_ppl.joint import LearnedJoint
+from simformer_ppl.labelled_arrays import align
 from simformer_ppl.rejection import redraw, redraw_traced
 from simformer_ppl.replay import Replay
 from simformer_ppl.structure import ModelStructure, Site

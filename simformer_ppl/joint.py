@@ -57,7 +57,7 @@ class LearnedJoint:
         self,
         rng_key: PRNGKeyArray,
         channels: Float[Array, "rows channels"],
-        tokens: Bool[Array, "#rows tokens"],
+        tokens: Bool[np.ndarray, "#rows tokens"],
         num_steps: int,
     ) -> Float[Array, "rows channels"]:
         """One draw for every row.
@@ -80,7 +80,7 @@ class LearnedJoint:
         return _in_chunks(partial(_draw, num_steps=num_steps), self, rng_key, channels, tokens)
 
     def log_density(
-        self, rng_key: PRNGKeyArray, channels: Float[Array, "rows channels"], tokens: Bool[Array, "#rows tokens"]
+        self, rng_key: PRNGKeyArray, channels: Float[Array, "rows channels"], tokens: Bool[np.ndarray, "#rows tokens"]
     ) -> Float[Array, " rows"]:
         """Log density of the latent channels given the others, in unstandardised channels.
 
@@ -125,14 +125,14 @@ def _log_density(joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, to
     return standardised + jnp.where(asked, joint.standardisation.log_derivative(channels), 0.0).sum(-1)
 
 
-def _in_chunks(function, joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, tokens: Array) -> Array:
+def _in_chunks(function, joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, tokens: np.ndarray) -> Array:
     """Map over rows in chunks of one size, so that any number of rows runs the same compiled code."""
     rows = channels.shape[0]
     size = min(chunk_size(), 1 << max(rows - 1, 0).bit_length())
     count = -(-rows // size)
     padded = jnp.concatenate([channels, jnp.broadcast_to(channels[-1:], (count * size - rows, channels.shape[1]))])
     shared = tokens.shape[0] == 1
-    patterns = tokens if shared else jnp.concatenate([tokens, jnp.repeat(tokens[-1:], count * size - rows, 0)])
+    patterns = tokens if shared else np.concatenate([tokens, np.repeat(tokens[-1:], count * size - rows, 0)])
     keys = jax.random.split(rng_key, count)
 
     def chunk(index: int) -> Array:

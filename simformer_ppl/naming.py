@@ -144,14 +144,14 @@ def stored(name: str) -> str:
 
 def stored_names(structure: ModelStructure) -> dict[str, str]:
     """Name the variable of every site and deterministic site."""
-    stored: dict[str, str] = {}
+    taken: dict[str, str] = {}
     # names without a slash first: they are stored as they are
     for name in sorted({*structure.sites, *structure.deterministics}, key=lambda name: "/" in name):
         free = stored(name)
-        while free in stored.values():
+        while free in taken.values():
             free += "_"
-        stored[name] = free
-    return stored
+        taken[name] = free
+    return taken
 
 
 def stored_labels(coords: Mapping[str, Any] | None) -> dict[str, np.ndarray]:

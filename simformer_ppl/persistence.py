@@ -64,7 +64,7 @@ def read_arrays(folder: Path, template: LearnedJoint) -> tuple[nnx.State, Standa
     ValueError
         If an array is missing or has another shape.
     """
-    places = {"parameters": template.parameters, "standardisation": template.standardisation}
+    places: dict[str, Any] = {"parameters": template.parameters, "standardisation": template.standardisation}
     abstract = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in flatten(places).items()}
     with ocp.StandardCheckpointer() as checkpointer:
         filled = unflatten(places, checkpointer.restore((folder / "arrays").absolute(), abstract))

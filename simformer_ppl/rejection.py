@@ -17,7 +17,7 @@ def redraw(
     rng_key: PRNGKeyArray,
     rows: Float[Array, "rows channels"],
     patterns: Bool[np.ndarray, "#rows tokens"],
-    draw: Callable[[PRNGKeyArray, Array, Array], Array],
+    draw: Callable[[PRNGKeyArray, Array, np.ndarray], Array],
     inside: Callable[[Array], Array],
     label: str,
 ) -> Float[Array, "rows channels"]:

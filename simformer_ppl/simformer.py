@@ -15,9 +15,9 @@ from tqdm.auto import tqdm
 from simformer_ppl import persistence
 from simformer_ppl.conditioned import ConditionedDistribution
 from simformer_ppl.diffusion.process import EDM
+from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.labelled_arrays import dataset_to_arrays, simulations_to_dataset
 from simformer_ppl.naming import resolve_dims
-from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.network import NetworkConfig
 from simformer_ppl.network import Simformer as SimformerNetwork
 from simformer_ppl.replay import Replay

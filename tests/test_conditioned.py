@@ -122,7 +122,7 @@ def test_intervals_are_kept_and_right(chain, interval):
 
 
 def test_an_interval_out_of_reach_is_an_error(chain):
-    with pytest.raises(ValueError, match="of .* draws lay inside"):
+    with pytest.raises(ValueError, match=r"of .* draws lay inside"):
         chain.condition(a=above(30.0)).draw(jax.random.key(0), (4,))
 
 
@@ -137,7 +137,9 @@ def test_draws_of_every_kind_of_site_are_inside_its_support(zoo):
 def test_data_arrays_align_by_name_and_label(zoo):
     ordered = zoo.condition(x=np.array([1.0, 2.0, 3.0, 4.0]))
     shuffled = zoo.condition(x=xr.DataArray([4.0, 2.0, 1.0, 3.0], dims="item", coords={"item": list("dbac")}))
-    assert jnp.array_equal(ordered.draw(jax.random.key(0), (3,))["rate"], shuffled.draw(jax.random.key(0), (3,))["rate"])
+    assert jnp.array_equal(
+        ordered.draw(jax.random.key(0), (3,))["rate"], shuffled.draw(jax.random.key(0), (3,))["rate"]
+    )
     partial = zoo.condition(x=xr.DataArray([2.0], dims="item", coords={"item": ["b"]}))
     assert repr(partial).endswith("x[3 of 4] | x[1 of 4])")
 
@@ -151,7 +153,10 @@ ERRORS = {
     "no integer": (lambda s: s.condition(count=1.5), r"Site 'count': expected values in .*integer.*got 1.5"),
     "no category": (lambda s: s.condition(kind=7), r"Site 'kind': .*got 7"),
     "no simplex": (lambda s: s.condition(weights=np.ones(3)), r"Site 'weights': expected values in"),
-    "part of a simplex": (lambda s: s.condition(weights=[0.5, NAN, 0.2]), r"Site 'weights': part of an event is missing"),
+    "part of a simplex": (
+        lambda s: s.condition(weights=[0.5, NAN, 0.2]),
+        r"Site 'weights': part of an event is missing",
+    ),
     "given twice": (lambda s: s.condition({"rate": 1.0}, rate=2.0), r"Site 'rate' is given twice"),
     "given twice in steps": (lambda s: s.condition(rate=1.0).condition(rate=2.0), r"Site 'rate' is given twice"),
     "text": (lambda s: s.condition(rate="high"), r"Site 'rate': expected numbers"),
@@ -167,7 +172,10 @@ ERRORS = {
     ),
     "chains": (lambda s: s.condition(x=0.0).sample(jax.random.key(0), 10), r"multiple of num_chains, got 10 and 4"),
     "density of counts": (lambda s: s.condition(x=0.0).log_prob({}), r"Site 'switch' is discrete and latent"),
-    "density in an interval": (lambda s: s.condition(rate=above(1.0)).log_prob({}), r"Site 'rate' is given as an interval"),
+    "density in an interval": (
+        lambda s: s.condition(rate=above(1.0)).log_prob({}),
+        r"Site 'rate' is given as an interval",
+    ),
 }
 
 

@@ -30,7 +30,9 @@ def test_observations_passed_as_arguments_are_not_used_in_simulations():
     assert abs(simformer.simulate(jax.random.key(0), 100)["y"].values).max() < 50
 
 
-@pytest.mark.parametrize("attention", ["moral", "dense", "directed", np.ones((7, 7), bool), lambda c, v: jnp.ones((7, 7), bool)])
+@pytest.mark.parametrize(
+    "attention", ["moral", "dense", "directed", np.ones((7, 7), bool), lambda c, v: jnp.ones((7, 7), bool)]
+)
 def test_every_kind_of_attention_trains_and_draws(attention):
     simformer = Simformer(chain_model, attention=attention, network=SMALL).fit(jax.random.key(0), 100, **SHORT)
     assert simformer.condition(y=0.0).draw(jax.random.key(0), (4,))["b"].shape == (4, 3)
@@ -73,12 +75,12 @@ def test_saved_files_hold_no_pickle_and_name_the_versions(zoo, tmp_path):
 
 def test_loading_with_another_model_says_where_it_differs(zoo, tmp_path):
     zoo.save(tmp_path / "zoo")
-    with pytest.raises(ValueError, match="Site '.*' of the model is not the saved one"):
+    with pytest.raises(ValueError, match=r"Site '.*' of the model is not the saved one"):
         Simformer.load(tmp_path / "zoo", chain_model, sites=None, data_sites=None, coords=None)
 
 
 def test_loading_what_is_not_there_or_saving_over_something_else_is_an_error(zoo, tmp_path):
-    with pytest.raises(ValueError, match="expected a folder written by Simformer.save"):
+    with pytest.raises(ValueError, match=r"expected a folder written by Simformer\.save"):
         Simformer.load(tmp_path / "nothing", zoo_model)
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ValueError, match="got a folder with other files"):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.stats import norm
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
@@ -15,7 +16,7 @@ def log_density(
     prediction: Prediction,
     values: Float[Array, "batch channels"],
     latent: Bool[Array, "batch channels"],
-    levels: Float[Array, " levels"],
+    levels: Float[np.ndarray, " levels"],
     probes: Float[Array, "probes batch channels"],
 ) -> Float[Array, " batch"]:
     """Log density of the latent channels, by following them from clean to noise.
@@ -42,7 +43,6 @@ def log_density(
     -------
     Log density in standardised space.
     """
-    levels = jnp.asarray(levels)
 
     def field(
         scaled: Float[Array, "batch channels"], level: Float[Array, ""]
@@ -66,7 +66,9 @@ def log_density(
         return (scaled, expansion + 0.5 * gap * (divergence + end_divergence)), None
 
     start = values / jnp.sqrt(1 + levels[0] ** 2)
-    (scaled, expansion), _ = jax.lax.scan(heun, (start, jnp.zeros(values.shape[0])), (levels[:-1], levels[1:]))
+    (scaled, expansion), _ = jax.lax.scan(
+        heun, (start, jnp.zeros(values.shape[0])), (jnp.asarray(levels[:-1]), jnp.asarray(levels[1:]))
+    )
     # at the highest level the values are noise around their mean, which is what is predicted from zero
     mean = prediction(jnp.zeros_like(values), jnp.full(values.shape[0], levels[-1]))
     centre = mean * levels[-1] / (1 + levels[-1] ** 2)

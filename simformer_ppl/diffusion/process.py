@@ -67,8 +67,8 @@ class EDM(NamedTuple):
 
     def grid(self, num_steps: int) -> Float[np.ndarray, " steps"]:
         """Falling noise levels for sampling (equation 5), the last one :attr:`lowest`."""
-        ends = np.array([self.highest, self.lowest]) ** (1 / self.curvature)
-        return (np.linspace(*ends, num_steps) ** self.curvature).astype(np.float32)
+        highest, lowest = (end ** (1 / self.curvature) for end in (self.highest, self.lowest))
+        return (np.linspace(highest, lowest, num_steps) ** self.curvature).astype(np.float32)
 
     def prediction(
         self, network: Network, condition: Condition, noised: Float[Array, "batch channels"], level: Float[Array, " b"]

@@ -2,13 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from simformer_ppl.diffusion.process import Denoiser
 
 
 def dpm_solver(
-    rng_key: PRNGKeyArray, denoiser: Denoiser, shape: tuple[int, int], grid: Float[Array, " steps"]
+    rng_key: PRNGKeyArray, denoiser: Denoiser, shape: tuple[int, ...], grid: Float[np.ndarray, " steps"]
 ) -> Float[Array, "batch channels"]:
     """Solve the probability-flow ODE by DPM-Solver++(2M): second order, one evaluation a step.
 
@@ -30,14 +31,14 @@ def dpm_solver(
     -------
     Draws, given channels as given.
     """
-    grid = jnp.asarray(grid)
+    levels = jnp.asarray(grid)
     # noise around the mean of the target: around zero, every draw would be off by mean / grid[0] of its sd
-    centre = denoiser(jnp.zeros(shape), jnp.full(shape[0], grid[0]))
-    start = centre + jax.random.normal(rng_key, shape) * jnp.sqrt(1 + grid[0] ** 2)
+    centre = denoiser(jnp.zeros(shape), jnp.full(shape[0], levels[0]))
+    start = centre + jax.random.normal(rng_key, shape) * jnp.sqrt(1 + levels[0] ** 2)
 
-    def step(state: tuple[Array, Array, Array], levels: tuple[Array, Array]) -> tuple[tuple[Array, Array, Array], None]:
+    def step(state: tuple[Array, Array, Array], ends: tuple[Array, Array]) -> tuple[tuple[Array, Array, Array], None]:
         noised, previous, previous_gap = state
-        level, next_level = levels
+        level, next_level = ends
         clean = denoiser(noised, jnp.full(shape[0], level))
         gap = jnp.log(level / next_level)
         slope = jnp.where(jnp.isinf(previous_gap), 0.0, (clean - previous) * gap / (2 * previous_gap))
@@ -46,5 +47,5 @@ def dpm_solver(
 
     # an infinite previous gap marks the first step, which has no slope yet
     initial = (start, jnp.zeros_like(start), jnp.asarray(jnp.inf))
-    (noised, _, _), _ = jax.lax.scan(step, initial, (grid[:-1], grid[1:]))
-    return denoiser(noised, jnp.full(shape[0], grid[-1]))
+    (noised, _, _), _ = jax.lax.scan(step, initial, (levels[:-1], levels[1:]))
+    return denoiser(noised, jnp.full(shape[0], levels[-1]))

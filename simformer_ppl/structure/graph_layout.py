@@ -141,7 +141,9 @@ def _place_across(layers: Layers, place: dict[Track, int], room: _Room) -> dict[
             neighbours[child].append(parent)
     at: dict[Any, float] = dict.fromkeys(bounds, 0.0)
     for _ in range(ROUNDS):
-        wanted = {t: (at[t] + float(np.mean([at[n] for n in neighbours[t] or [t]]))) / 2 for t in place}
+        wanted: dict[Any, float] = {
+            t: (at[t] + float(np.mean([at[n] for n in neighbours[t] or [t]]))) / 2 for t in place
+        }
         # from the innermost plate to the outermost
         for plate in reversed(layers.members):
             low, high = (plate, 0), (plate, 1)

@@ -14,6 +14,9 @@ from numpyro.distributions import constraints
 from simformer_ppl.structure import Site
 from simformer_ppl.tokens.layout import TokenLayout
 
+type Values = Array | np.ndarray
+"""Traced by JAX, or known now and then checked."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -81,14 +84,14 @@ class Given:
         Coordinates of those axes.
     """
 
-    values: dict[str, Array] = field(default_factory=dict)
+    values: dict[str, Values] = field(default_factory=dict)
     intervals: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     batch_shape: tuple[int, ...] = ()
     batch_dims: tuple[str, ...] | None = None
     batch_coords: dict[str, Any] = field(default_factory=dict)
 
 
-def read_values(site: Site, value: Any) -> Array:
+def read_values(site: Site, value: Any) -> Values:
     """Check the values given for a site.
 
     Parameters
@@ -158,7 +161,7 @@ def read_interval(site: Site, interval: Interval) -> tuple[np.ndarray, np.ndarra
     return lower, upper
 
 
-def join_batches(values: Mapping[str, tuple[Site, Array]]) -> tuple[int, ...]:
+def join_batches(values: Mapping[str, tuple[Site, Values]]) -> tuple[int, ...]:
     """Common batch shape of the values of several sites.
 
     Raises
@@ -203,7 +206,7 @@ def encode_given(
     return jnp.concatenate(channels, -1), flat[0] if (flat == flat[:1]).all() else pattern
 
 
-def _present_tokens(site: Site, value: Array) -> Bool[np.ndarray, "*batch tokens"]:
+def _present_tokens(site: Site, value: Values) -> Bool[np.ndarray, "*batch tokens"]:
     """Tokens of a site that are not missing; traced values hold no NaN."""
     batch = value.shape[: value.ndim - len(site.shape)]
     tokens = site.token_slice.stop - site.token_slice.start
@@ -216,7 +219,7 @@ def _present_tokens(site: Site, value: Array) -> Bool[np.ndarray, "*batch tokens
     return np.repeat(present, tokens // present.shape[-1], -1)
 
 
-def _broadcast(site: Site, value: Any) -> Array:
+def _broadcast(site: Site, value: Any) -> Values:
     array = value if isinstance(value, jax.core.Tracer) else np.asarray(_plain(value))
     if array.dtype.kind not in "fiub" and not isinstance(array, jax.core.Tracer):
         raise ValueError(f"Site '{site.name}': expected numbers, got an array of dtype {array.dtype}.")

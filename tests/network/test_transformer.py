@@ -34,7 +34,7 @@ def test_a_token_reads_only_what_the_mask_lets_it(network):
     values, conditioned, label = inputs(1)
     jacobian = jax.jacobian(lambda v: network(v[None], conditioned, label, mask)[0])(values[0])
     reads = np.asarray(jnp.abs(jacobian) > 0)
-    tokens = np.array([[reads[np.ix_(CHANNELS == i, CHANNELS == j)].any() for j in range(4)] for i in range(4)])
+    tokens = np.array([[reads[np.ix_(i == CHANNELS, j == CHANNELS)].any() for j in range(4)] for i in range(4)])
     assert tokens.tolist() == [[1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
 
 
@@ -42,7 +42,9 @@ def test_sequences_of_a_batch_do_not_mix(network):
     values, conditioned, label = inputs()
     mask = jnp.ones((1, 4, 4), bool)
     together = network(values, conditioned, label, mask)
-    alone = jnp.concatenate([network(values[i : i + 1], conditioned[i : i + 1], label[i : i + 1], mask) for i in range(3)])
+    alone = jnp.concatenate(
+        [network(values[i : i + 1], conditioned[i : i + 1], label[i : i + 1], mask) for i in range(3)]
+    )
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 

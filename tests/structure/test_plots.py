@@ -74,6 +74,22 @@ def shared_parameters():
         numpyro.sample(f"y_{t}", dist.Normal(z, noise))
 
 
+def many_parents():
+    parameters = [numpyro.sample(f"parameter_{i}", dist.Normal()) for i in range(9)]
+    numpyro.sample("y", dist.Normal(sum(parameters), 1))
+
+
+def nested_plates():
+    top = numpyro.sample("top", dist.Normal())
+    with numpyro.plate("region", 2, dim=-3):
+        region = numpyro.sample("region_mean", dist.Normal(top, 1))
+        with numpyro.plate("town", 3, dim=-2):
+            town = numpyro.sample("town_mean", dist.Normal(region, 1))
+            with numpyro.plate("person", 4, dim=-1):
+                noise = numpyro.sample("noise", dist.HalfNormal())
+                numpyro.sample("y", dist.Normal(town, noise))
+
+
 def random_walk():
     numpyro.sample("x", dist.GaussianRandomWalk(num_steps=4))
 
@@ -85,6 +101,8 @@ MODELS = {
     "item_response": (item_response, {"sites": ["sd", "ability", "difficulty", "guess", "margin", "answer"]}),
     "radon": (radon, {}),
     "shared_parameters": (shared_parameters, {}),
+    "many_parents": (many_parents, {}),
+    "nested_plates": (nested_plates, {}),
     "random_walk": (random_walk, {}),
 }
 

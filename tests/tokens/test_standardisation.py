@@ -9,7 +9,8 @@ from simformer_ppl.tokens.standardisation import EXTREME_KURTOSIS, fit_standardi
 
 RNG = np.random.default_rng(0)
 SAMPLES = np.stack(
-    [RNG.normal(5, 3, 20_000), 100 * RNG.standard_cauchy(20_000), RNG.standard_t(2, 20_000) - 4, np.full(20_000, 7.0)], 1
+    [RNG.normal(5, 3, 20_000), 100 * RNG.standard_cauchy(20_000), RNG.standard_t(2, 20_000) - 4, np.full(20_000, 7.0)],
+    1,
 )
 
 

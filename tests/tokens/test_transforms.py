@@ -82,7 +82,9 @@ def test_elementwise_jacobian_is_the_derivative(name):
 def test_simplex_density_integrates_to_that_of_the_prior():
     # a uniform density on the 2-simplex is 2; pushed to channels and back it must stay so
     _, layout, values = layout_of(dist.Dirichlet(jnp.ones(3)))
-    unconstrained = dist.TransformedDistribution(dist.Dirichlet(jnp.ones(3)), dist.transforms.StickBreakingTransform().inv)
+    unconstrained = dist.TransformedDistribution(
+        dist.Dirichlet(jnp.ones(3)), dist.transforms.StickBreakingTransform().inv
+    )
     log_density = unconstrained.log_prob(layout.encode({"x": values}).reshape(200, 2, 2)).sum(-1)
     jacobian = layout.log_abs_det_jacobian({"x": values}).sum(-1)
     np.testing.assert_allclose(log_density + jacobian, 2 * np.log(2.0), atol=1e-3)
