@@ -28,16 +28,8 @@ from numpyro.infer.reparam import LocScaleReparam
 
 from simformer_ppl import Simformer
 
-schools = [
-    "Choate",
-    "Deerfield",
-    "Phillips Andover",
-    "Phillips Exeter",
-    "Hotchkiss",
-    "Lawrenceville",
-    "St. Paul's",
-    "Mt. Hermon",
-]
+schools = ["Choate", "Deerfield", "Phillips Andover", "Phillips Exeter"]
+schools += ["Hotchkiss", "Lawrenceville", "St. Paul's", "Mt. Hermon"]
 effect = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
 standard_error = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
 folder = Path("eight_schools")
@@ -69,7 +61,6 @@ print(simformer)
 figure, axes = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
 simformer.structure.plot("graph", ax=axes[0])
 simformer.structure.plot("matrix", ax=axes[1], conditioned=["y"])
-axes[1].set_title("who attends to whom, given y")
 figure.savefig(folder / "structure.png", dpi=120)
 
 # %% [markdown]
@@ -77,7 +68,7 @@ figure.savefig(folder / "structure.png", dpi=120)
 
 # %%
 started = time.perf_counter()
-simformer.fit(jax.random.key(0), num_simulations=20_000)
+simformer.fit(jax.random.key(0), num_simulations=20_000, num_steps=8_000)
 print(f"trained in {time.perf_counter() - started:.0f} s")
 simformer.plot_history().figure.savefig(folder / "training.png", dpi=120)
 
@@ -90,7 +81,7 @@ print(posterior)
 idata = posterior.sample(jax.random.key(1), 4_000, predictive=True)
 print(az.summary(idata, kind="stats"))
 
-az.plot_forest(idata, var_names=["mu", "tau", "theta"]).savefig(folder / "forest.png")
+az.plot_forest(idata, var_names=["mu", "tau", "theta"], combined=True).savefig(folder / "forest.png")
 az.plot_pair(idata, var_names=["mu", "tau"], marginal=True).savefig(folder / "pair.png")
 az.plot_ppc_dist(idata, var_names=["y"]).savefig(folder / "posterior_predictive.png")
 

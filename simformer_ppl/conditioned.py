@@ -1,6 +1,7 @@
 """ConditionedDistribution: what a query returns."""
 
 import inspect
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
 from simformer_ppl.inference_data import to_inference_data
 from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.labelled_arrays import align
+from simformer_ppl.numpyro_distribution import LatentDistribution
 from simformer_ppl.rejection import redraw, redraw_traced
 from simformer_ppl.replay import Replay
 from simformer_ppl.structure import ModelStructure, Site
@@ -211,6 +213,30 @@ class ConditionedDistribution:
         log_density = self.joint.log_density(jax.random.key(0), safe, tokens).reshape(leading)
         jacobian = jnp.where(self._latent_channels, layout.log_abs_det_jacobian(full), 0.0).sum(-1)
         return jnp.where(self._supported(full, leading), log_density + jacobian, -jnp.inf)
+
+    def as_numpyro(self) -> LatentDistribution:
+        """The same as a NumPyro distribution, for use in another model's ``sample`` statement.
+
+        Returns
+        -------
+        Over the latent site where there is one, else over the flat vector of latent scalars, with ``unpack`` to a
+        dict of sites and ``pack`` back. Its ``log_prob`` is differentiable.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`log_prob`, or if the conditions of a batch differ in what is missing.
+        """
+        self._refuse_density()
+        missing = {}
+        for name in self.latent_sites:
+            size = math.prod(self.structure.sites[name].shape)
+            given = self.given.values.get(name)
+            holes = np.ones((1, size), bool) if given is None else np.isnan(given).reshape(-1, size)
+            if (holes != holes[:1]).any():
+                raise ValueError(f"Site '{name}': expected the same scalars missing in every condition of the batch.")
+            missing[name] = np.flatnonzero(holes[0])
+        return LatentDistribution(self, missing)
 
     def __repr__(self) -> str:
         latent = ", ".join(self._label(name, latent=True) for name in self.latent_sites)

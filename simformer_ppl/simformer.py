@@ -22,6 +22,7 @@ from simformer_ppl.network import NetworkConfig
 from simformer_ppl.network import Simformer as SimformerNetwork
 from simformer_ppl.replay import Replay
 from simformer_ppl.structure import trace_structure
+from simformer_ppl.structure.graph import token_relations
 from simformer_ppl.tokens.attention import Attention, attention_function
 from simformer_ppl.tokens.layout import TokenLayout
 from simformer_ppl.tokens.standardisation import fit_standardisation
@@ -31,7 +32,7 @@ from simformer_ppl.training.optimiser import make_optimiser
 from simformer_ppl.training.simulate import keep_finite, simulate
 
 PROCESSES = {"edm": EDM()}
-BATCH_SIZE = 128
+BATCH_SIZE = 64
 LEARNING_RATE = 3e-3
 
 
@@ -159,7 +160,7 @@ class Simformer:
         num_steps
             Gradient steps; chosen from the number of simulations by default.
         batch_size
-            Examples a step, 128 by default; split over all devices that JAX sees.
+            Examples a step, 64 by default, each noised twice; split over all devices that JAX sees.
         learning_rate
             Peak learning rate, 3e-3 by default.
         validation_fraction
@@ -341,9 +342,14 @@ class Simformer:
 
     def _initialise(self, rng_key: PRNGKeyArray, channels: np.ndarray) -> LearnedJoint:
         layout = self._layout
+        relations = token_relations(self.structure.adjacency, self.structure.moral())
         create = nnx.jit(  # compiled whole: one by one, the initial weights take seconds
             lambda key: SimformerNetwork(
-                layout.token_of_channel, self.structure.num_tokens, self.network_config, rngs=nnx.Rngs(key)
+                layout.token_of_channel,
+                self.structure.num_tokens,
+                self.network_config,
+                relations=relations,
+                rngs=nnx.Rngs(key),
             )
         )
         graph, parameters = nnx.split(create(rng_key))

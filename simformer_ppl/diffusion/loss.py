@@ -31,12 +31,20 @@ def denoising_loss(
 
     Returns
     -------
-    Mean over the latent channels of the batch.
+    Mean over the latent channels of the batch, each example noised twice, antithetically.
     """
     level_key, noise_key = jax.random.split(rng_key)
     level = process.training_levels(level_key, target.shape[0])
-    noised = target + level[:, None] * jax.random.normal(noise_key, target.shape)
+    noise = level[:, None] * jax.random.normal(noise_key, target.shape)
+    condition, target, level = jax.tree.map(_twice, (condition, target, level))
+    # every example under a noise and its opposite: their gradients' noise cancels in part
+    noised = target + jnp.stack([noise, -noise], 1).reshape(-1, target.shape[-1])
     error = process.denoiser(network, condition)(noised, level) - target
     latent = ~condition.channels
     squares = process.weight(level)[:, None] * jnp.where(latent, error**2, 0.0)
     return squares.sum() / jnp.maximum(latent.sum(), 1)
+
+
+def _twice(array: Array) -> Array:
+    """Every row twice in a row, so that copies stay on one device; what all rows share stays as it is."""
+    return array if array.shape[0] == 1 else jnp.repeat(array, 2, 0)

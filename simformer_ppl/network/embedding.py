@@ -8,10 +8,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 
 class TokenEmbedding(nnx.Module):
-    """Sum of an identity vector, a value vector scaled by the value, and a vector for the given state.
+    """Sum of an identity vector, a value vector scaled by the value, features of the value, and the given state.
 
     The paper (Gloeckler et al. 2024, section 3.1) concatenates the three parts and repeats the scalar value; a learned
-    direction for every channel and state is as expressive and cheaper. A token with several channels adds them up.
+    direction for every channel and state is cheaper, and features that all channels share bend it. A token with several
+    channels adds them up.
 
     Parameters
     ----------
@@ -21,15 +22,25 @@ class TokenEmbedding(nnx.Module):
         Length of the sequence.
     width
         Size of the vectors.
+    features
+        Nonlinear features of a value.
+    rngs
+        Source of the initial weights.
     """
 
-    def __init__(self, token_of_channel: Int[np.ndarray, " channels"], num_tokens: int, width: int, rngs: nnx.Rngs):
+    def __init__(
+        self, token_of_channel: Int[np.ndarray, " channels"], num_tokens: int, width: int, features: int, rngs: nnx.Rngs
+    ):
         channels = len(token_of_channel)
         normal = lambda *shape: nnx.Param(0.5 * jax.random.normal(rngs.params(), shape))  # noqa: E731
         self.identity = normal(num_tokens, width)
         self.latent_value = normal(channels, width)
         self.given_value = normal(channels, width)
         self.given_state = normal(width)
+        self.feature_slope = nnx.Param(jax.random.normal(rngs.params(), (features,)))
+        self.feature_shift = nnx.Param(jax.random.normal(rngs.params(), (features,)))
+        self.latent_feature = nnx.Param(jnp.zeros((features, width)))
+        self.given_feature = nnx.Param(jnp.zeros((features, width)))
         self.token_of_channel = tuple(int(token) for token in token_of_channel)
 
     def __call__(
@@ -39,6 +50,8 @@ class TokenEmbedding(nnx.Module):
         tokens = np.asarray(self.token_of_channel)
         given = conditioned[:, tokens, None]
         embedded = values[..., None] * jnp.where(given, self.given_value[...], self.latent_value[...])
+        features = jax.nn.gelu(values[..., None] * self.feature_slope[...] + self.feature_shift[...])
+        embedded += jnp.where(given, features @ self.given_feature[...], features @ self.latent_feature[...])
         embedded = sum_channels(embedded, tokens, conditioned.shape[1])
         return embedded + self.identity[...] + conditioned[..., None] * self.given_state[...]
 

@@ -28,6 +28,8 @@ class NetworkConfig(NamedTuple):
         Hidden size of the feed-forward layer over `width`.
     noise_features
         Fourier features of the noise level.
+    value_features
+        Nonlinear features of a value, beside the value itself.
     """
 
     width: int = 32
@@ -36,12 +38,13 @@ class NetworkConfig(NamedTuple):
     head_width: int = 8
     widening: int = 4
     noise_features: int = 64
+    value_features: int = 16
 
 
 class Layer(nnx.Module):
     """Pre-norm attention and feed-forward, each shifted by the noise level of the sequence."""
 
-    def __init__(self, config: NetworkConfig, rngs: nnx.Rngs):
+    def __init__(self, config: NetworkConfig, num_relations: int, rngs: nnx.Rngs):
         width, inner, hidden = config.width, config.heads * config.head_width, config.widening * config.width
         residual = (2 * config.depth) ** -0.5  # keeps the variance of the residual stream at initialisation
         normal = lambda scale, *shape: nnx.Param(scale * jax.random.normal(rngs.params(), shape))  # noqa: E731
@@ -52,6 +55,7 @@ class Layer(nnx.Module):
         self.down = normal(residual * hidden**-0.5, hidden, width)
         self.down_bias = nnx.Param(jnp.zeros(width))
         self.shift = nnx.Param(jnp.zeros((width, 2 * width)))
+        self.relation_bias = nnx.Param(jnp.zeros((config.heads, num_relations)))
         self.attention_norm = nnx.RMSNorm(width, rngs=rngs)
         self.feed_forward_norm = nnx.RMSNorm(width, rngs=rngs)
         self.heads, self.head_width = config.heads, config.head_width
@@ -61,22 +65,27 @@ class Layer(nnx.Module):
         tokens: Float[Array, "batch tokens width"],
         noise: Float[Array, "batch width"],
         mask: Bool[Array, "#batch tokens tokens"],
+        relations: Bool[np.ndarray, "relations tokens tokens"],
     ) -> Float[Array, "batch tokens width"]:
         """Let tokens talk, then think."""
         attention_shift, feed_forward_shift = jnp.split((noise @ self.shift[...])[:, None], 2, -1)
-        tokens = tokens + self._attend(self.attention_norm(tokens) + attention_shift, mask)
+        tokens = tokens + self._attend(self.attention_norm(tokens) + attention_shift, mask, relations)
         flat = (self.feed_forward_norm(tokens) + feed_forward_shift).reshape(-1, tokens.shape[-1])
         hidden = jax.nn.gelu(flat @ self.up[...] + self.up_bias[...], approximate=True)
         return tokens + (hidden @ self.down[...] + self.down_bias[...]).reshape(tokens.shape)
 
     def _attend(
-        self, tokens: Float[Array, "batch tokens width"], mask: Bool[Array, "#batch tokens tokens"]
+        self,
+        tokens: Float[Array, "batch tokens width"],
+        mask: Bool[Array, "#batch tokens tokens"],
+        relations: Bool[np.ndarray, "relations tokens tokens"],
     ) -> Float[Array, "batch tokens width"]:
         batch, length, width = tokens.shape
         # two-dimensional products and one transpose: batched ones are several times slower on CPU
         qkv = (tokens.reshape(-1, width) @ self.qkv[...]).reshape(batch, length, 3, self.heads, self.head_width)
         query, key, value = jnp.transpose(qkv, (2, 0, 3, 1, 4))
         logits = jnp.einsum("bhnc,bhmc->bhnm", query, key) * self.head_width**-0.5
+        logits = logits + jnp.einsum("hr,rnm->hnm", self.relation_bias[...], relations.astype(np.float32))
         weights = jax.nn.softmax(jnp.where(mask[:, None], logits, _MASKED), -1)
         mixed = jnp.transpose(jnp.einsum("bhnm,bhmc->bhnc", weights, value), (0, 2, 1, 3))
         return (mixed.reshape(-1, self.heads * self.head_width) @ self.attention_out[...]).reshape(tokens.shape)
@@ -93,6 +102,9 @@ class Simformer(nnx.Module):
         Length of the sequence.
     config
         Size of the network.
+    relations
+        Kinds of pairs of tokens (row = query) that get an attention bias of their own in every head, learned from
+        zero; none by default.
     rngs
         Source of the initial weights.
     """
@@ -103,13 +115,16 @@ class Simformer(nnx.Module):
         num_tokens: int,
         config: NetworkConfig = NetworkConfig(),  # noqa: B008  (an immutable tuple)
         *,
+        relations: Bool[np.ndarray, "relations tokens tokens"] | None = None,
         rngs: nnx.Rngs,
     ):
         channels = len(token_of_channel)
-        self.embedding = TokenEmbedding(token_of_channel, num_tokens, config.width, rngs)
+        self.embedding = TokenEmbedding(token_of_channel, num_tokens, config.width, config.value_features, rngs)
         self.noise = NoiseEmbedding(config.noise_features, config.width, rngs)
-        self.layers = nnx.List([Layer(config, rngs) for _ in range(config.depth)])
-        self.norm = nnx.RMSNorm(config.width, rngs=rngs)
+        relations = np.zeros((0, num_tokens, num_tokens), bool) if relations is None else relations
+        self.layers = nnx.List([Layer(config, len(relations), rngs) for _ in range(config.depth)])
+        # as bytes, for the static part of a module must be hashable
+        self.relation_shape, self.relation_bytes = relations.shape, np.asarray(relations, bool).tobytes()
         self.head = nnx.Param(jnp.zeros((channels, config.width)))
         self.head_bias = nnx.Param(jnp.zeros(channels))
         self.token_of_channel = tuple(int(token) for token in token_of_channel)
@@ -136,7 +151,8 @@ class Simformer(nnx.Module):
         """
         tokens = self.embedding(values, conditioned)
         noise = self.noise(noise_label)
+        relations = np.frombuffer(self.relation_bytes, bool).reshape(self.relation_shape)
         for layer in self.layers:
-            tokens = layer(tokens, noise, mask)
-        tokens = self.norm(tokens)[:, np.asarray(self.token_of_channel)]
+            tokens = layer(tokens, noise, mask, relations)
+        tokens = tokens[:, np.asarray(self.token_of_channel)]
         return (tokens * self.head[...]).sum(-1) + self.head_bias[...]

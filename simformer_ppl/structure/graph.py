@@ -93,6 +93,26 @@ def eliminate_directed(
     return graph[np.ix_(keep, keep)]
 
 
+def token_relations(
+    adjacency: Bool[np.ndarray, "tokens tokens"], moral: Bool[np.ndarray, "tokens tokens"]
+) -> Bool[np.ndarray, "4 tokens tokens"]:
+    """How the token of a column stands to that of a row: itself, its parent, its child, another neighbour.
+
+    Parameters
+    ----------
+    adjacency
+        Directed graph, row = child.
+    moral
+        Undirected graph: adds parents of a common child, and tokens joined by eliminated ones.
+
+    Returns
+    -------
+    One matrix for each relation; no two hold for the same pair.
+    """
+    parent = np.asarray(adjacency, bool)
+    return np.stack([np.eye(len(parent), dtype=bool), parent, parent.T, moral & ~parent & ~parent.T])
+
+
 def latent_components(
     moral: Bool[Array, "tokens tokens"], conditioned: Bool[Array, " tokens"]
 ) -> Int[Array, " tokens"]:

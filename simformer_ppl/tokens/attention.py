@@ -33,7 +33,8 @@ def attention_function(attention: Attention, structure: ModelStructure) -> Atten
     """
     tokens = structure.num_tokens
     if callable(attention):
-        return jax.vmap(attention)
+        each = jax.vmap(attention)
+        return lambda conditioned, values: each(jnp.broadcast_to(conditioned, (len(values), tokens)), values)
     if isinstance(attention, str):
         if attention == "dense":
             return lambda conditioned, values: jnp.ones((1, tokens, tokens), bool)

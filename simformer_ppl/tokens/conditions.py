@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Array, ArrayLike, Bool, Float
-from numpyro.distributions import constraints
 
 from simformer_ppl.structure import Site
 from simformer_ppl.tokens.layout import TokenLayout
+from simformer_ppl.tokens.transforms import scalar_support
 
 type Values = Array | np.ndarray
 """Traced by JAX, or known now and then checked."""
@@ -117,7 +117,7 @@ def read_values(site: Site, value: Any) -> Values:
     value = np.asarray(value, np.float32)
     missing = np.isnan(value)
     if site.is_elementwise:
-        inside = np.asarray(_scalar_support(site)(np.where(missing, 0.0, value))) | missing
+        inside = np.asarray(scalar_support(site)(np.where(missing, 0.0, value))) | missing
     else:
         event = tuple(range(-site.event_dim, 0))
         inside = np.asarray(site.support(value)) | missing.all(event)
@@ -153,7 +153,7 @@ def read_interval(site: Site, interval: Interval) -> tuple[np.ndarray, np.ndarra
         raise ValueError(
             f"Site '{site.name}': expected interval bounds that broadcast to {site.shape}, got {interval}."
         ) from error
-    support = _scalar_support(site)
+    support = scalar_support(site)
     lowest = np.asarray(getattr(support, "lower_bound", -np.inf))
     highest = np.asarray(getattr(support, "upper_bound", np.inf))
     if (upper < lowest).any() or (lower > highest).any():
@@ -238,17 +238,8 @@ def _plain(value: Any) -> Any:
     return value.values if isinstance(value, xr.DataArray) else value
 
 
-def _scalar_support(site: Site) -> constraints.Constraint:
-    support = site.support
-    while isinstance(support, type(constraints.independent(constraints.real, 1))):
-        support = support.base_constraint
-    if support in (constraints.real_vector, constraints.real_matrix):
-        return constraints.real
-    return support
-
-
 def _describe(site: Site) -> str:
-    support = _scalar_support(site)
+    support = scalar_support(site)
     lower, upper = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
     name = type(support).__name__.strip("_").lower()
     bounds = [f"{label} {_some(bound)}" for label, bound in (("from", lower), ("to", upper)) if bound is not None]

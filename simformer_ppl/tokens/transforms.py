@@ -182,7 +182,7 @@ def site_transform(site: Site) -> SiteTransform:
     ValueError
         If the support has no map, naming the site.
     """
-    support = _strip_independent(site.support)
+    support = scalar_support(site)
     if site.num_categories:
         return OneHot(site.shape, site.num_categories, site.dtype)
     if type(support) is type(constraints.multinomial(1)):
@@ -223,8 +223,10 @@ def discrete_bounds(support: constraints.Constraint) -> tuple[np.ndarray, np.nda
     return np.asarray(lower, np.float32), np.asarray(upper, np.float32)
 
 
-def _strip_independent(support: constraints.Constraint) -> constraints.Constraint:
-    while isinstance(support, type(constraints.independent(constraints.real, 1))):
+def scalar_support(site: Site) -> constraints.Constraint:
+    """The support of one scalar, where it is elementwise; else the site's support."""
+    support = site.support
+    while isinstance(support, constraints.independent):
         support = support.base_constraint
     return support
 

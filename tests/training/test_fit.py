@@ -56,7 +56,9 @@ def test_fitting_again_goes_on(small):
     twice = Simformer(chain_model, network=SMALL).fit(jax.random.key(0), 500, **SHORT)
     twice.fit(jax.random.key(5), 500, **SHORT)
     assert twice.history["step"].values.tolist() == [250, 500, 750, 1000]
-    assert float(twice.history["validation_loss"][2]) < float(twice.history["validation_loss"][0])
+    # the first 250 steps of a second fit, at a rising learning rate, end below those of the first
+    first, second = twice.history["training_loss"].values[[0, 2]]
+    assert second < first
 
 
 def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(small, tmp_path, monkeypatch):
@@ -117,7 +119,8 @@ def test_simulations_that_are_not_finite_are_counted_and_left_out():
 
 def test_too_many_bad_simulations_are_an_error():
     def hopeless(y=None):
-        numpyro.sample("y", dist.Normal(jnp.nan, 1.0), obs=y)
+        x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(jnp.where(x > -9.0, jnp.nan, x), 1.0), obs=y)
 
     with pytest.raises(ValueError, match="site 'y' in 100"):
         Simformer(hopeless, network=SMALL).fit(jax.random.key(0), 100, **SHORT)
