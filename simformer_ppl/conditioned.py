@@ -1,6 +1,5 @@
 """ConditionedDistribution: what a query returns."""
 
-import inspect
 import math
 import time
 from collections.abc import Mapping
@@ -20,7 +19,15 @@ from simformer_ppl.numpyro_distribution import LatentDistribution
 from simformer_ppl.rejection import redraw, redraw_traced
 from simformer_ppl.replay import Replay
 from simformer_ppl.structure import ModelStructure, Site
-from simformer_ppl.tokens.conditions import Given, Interval, encode_given, join_batches, read_interval, read_values
+from simformer_ppl.tokens.conditions import (
+    Given,
+    Interval,
+    complete_values,
+    encode_given,
+    join_batches,
+    read_interval,
+    read_values,
+)
 
 DEFAULT_STEPS = 32
 """Evaluations of the network for a draw."""
@@ -176,7 +183,7 @@ class ConditionedDistribution:
             num_chains=num_chains,
             coords=self.coords,
             dims=self.dims,
-            constants=self._constants(),
+            constants=self.replay.array_arguments(),
             attrs={"sampling_time": time.perf_counter() - started, "num_steps": steps},
         )
 
@@ -201,7 +208,7 @@ class ConditionedDistribution:
             wrong shape.
         """
         self._refuse_density()
-        full, leading = self._complete(values)
+        full, leading = complete_values(self.structure.sites, self.given, self.latent_sites, values)
         layout = self.joint.layout
         channels = layout.encode(full)
         rows = channels.reshape(-1, layout.num_channels)
@@ -380,15 +387,9 @@ class ConditionedDistribution:
             shape = self.structure.sites[name].shape
             leading = value.shape[: value.ndim - len(shape)]
             rows[name] = value.reshape(-1, *shape)
-        results = self.replay.sites(rng_key, rows, names)
+        count = next(iter(rows.values())).shape[0]
+        results = self.replay.sites(jax.random.split(rng_key, count), rows, names)
         return {name: np.asarray(value).reshape(leading + value.shape[1:]) for name, value in results.items()}
-
-    def _constants(self) -> dict[str, np.ndarray]:
-        """Arguments of the model that are arrays or numbers."""
-        arguments = inspect.signature(self.replay.model).bind(*self.replay.model_args, **self.replay.model_kwargs)
-        kinds = (np.ndarray, jax.Array, int, float)
-        arrays = {name: np.asarray(value) for name, value in arguments.arguments.items() if isinstance(value, kinds)}
-        return {name: array for name, array in arrays.items() if array.dtype.kind in "fiu"}
 
     # ------------------------------------------------------------------ density
 
@@ -404,26 +405,6 @@ class ConditionedDistribution:
             if kind:
                 raise ValueError(f"Site '{name}' is {kind} and latent: it has no density. Expected it to be given.")
 
-    def _complete(self, values: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], tuple[int, ...]]:
-        """Values of every site, and their common leading shape."""
-        leading = self.batch_shape
-        arrays = {}
-        for name in self.latent_sites:
-            site = self.structure.sites[name]
-            if name not in values:
-                raise ValueError(f"Site '{name}': expected a value for every latent site, got only {sorted(values)}.")
-            arrays[name] = jnp.asarray(values[name])
-            shape = arrays[name].shape
-            if shape[len(shape) - len(site.shape) :] != site.shape or len(shape) < len(site.shape):
-                raise ValueError(
-                    f"Site '{name}': expected shape (*sample_shape, *batch_shape, {site.shape}), got {shape}."
-                )
-            leading = _broadcast_leading(name, leading, shape[: len(shape) - len(site.shape)])
-        for name, given in self.given.values.items():
-            arrays[name] = jnp.where(jnp.isnan(given), arrays[name], given) if name in arrays else jnp.asarray(given)
-        sites = self.structure.sites
-        return {name: jnp.broadcast_to(arrays[name], leading + site.shape) for name, site in sites.items()}, leading
-
     def _supported(self, full: Mapping[str, Array], leading: tuple[int, ...]) -> Bool[Array, "*leading"]:
         inside = jnp.ones(leading, bool)
         for name in self.latent_sites:
@@ -434,10 +415,3 @@ class ConditionedDistribution:
             rows = {n: v.reshape(-1, *self.structure.sites[n].shape) for n, v in self._sample_sites(full).items()}
             inside &= self.replay.inside(rows, self._dynamic_sites).reshape(leading)
         return inside
-
-
-def _broadcast_leading(name: str, leading: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
-    try:
-        return np.broadcast_shapes(leading, shape)
-    except ValueError as error:
-        raise ValueError(f"Site '{name}': leading axes {shape} do not broadcast with {leading}.") from error

@@ -1,5 +1,6 @@
-"""Run the model again on drawn values: deterministic sites, replicated data, supports that depend on other sites."""
+"""Run the model, many times over: on nothing (simulations), or on drawn values (deterministic sites, replicates)."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -7,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 from numpyro import handlers
 
@@ -14,6 +16,8 @@ from numpyro import handlers
 @dataclass(frozen=True, eq=False)
 class Replay:
     """The unconditioned model with some sites held at given values.
+
+    A model that asks for the values of random sites in Python, and so cannot be vectorised, is run row by row.
 
     Attributes
     ----------
@@ -25,51 +29,75 @@ class Replay:
     model_args: tuple = ()
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
-    def trace(self, rng_key: PRNGKeyArray, values: Mapping[str, Array]) -> dict[str, Any]:
-        """Trace of one run; sites not in `values` are simulated."""
-        held = handlers.substitute(handlers.uncondition(self.model), data=dict(values))
-        return handlers.trace(handlers.seed(held, rng_key)).get_trace(*self.model_args, **self.model_kwargs)
-
-    @partial(jax.jit, static_argnums=(0, 3))
-    def sites(self, rng_key: PRNGKeyArray, values: Mapping[str, Array], names: tuple[str, ...]) -> dict[str, Array]:
+    def sites(self, rng_keys: PRNGKeyArray, values: Mapping[str, Array], names: tuple[str, ...]) -> dict[str, Array]:
         """Values of some sites.
 
         Parameters
         ----------
-        rng_key
-            Simulates what is not held.
+        rng_keys
+            One for each row: simulates what is not held.
         values
-            Held sites, each with one leading axis of draws.
+            Held sites, each with one leading axis of rows.
         names
             Sites asked: deterministic ones are recomputed, sample sites simulated.
 
         Returns
         -------
-        Arrays with the same leading axis.
+        Arrays with the leading axis of rows.
         """
+        return _over_rows(partial(self._sites_of_rows, names=names), self._sites_of_row, rng_keys, dict(values), names)
 
-        def run(key: PRNGKeyArray, row: Mapping[str, Array]) -> dict[str, Array]:
-            trace = self.trace(key, row)
-            return {name: trace[name]["value"] for name in names}
-
-        count = next(iter(values.values())).shape[0]
-        return jax.vmap(run)(jax.random.split(rng_key, count), dict(values))
-
-    @partial(jax.jit, static_argnums=(0, 2))
-    def inside(self, values: Mapping[str, Array], names: tuple[str, ...]) -> Bool[Array, " draws"]:
+    def inside(self, values: Mapping[str, Array], names: tuple[str, ...]) -> Bool[Array, " rows"]:
         """Whether every one of the named sites lies in its support given the other values.
 
         Parameters
         ----------
         values
-            All token sites, each with one leading axis of draws.
+            All token sites, each with one leading axis of rows.
         names
             Sites whose support depends on other sites.
         """
+        keys = jax.random.split(jax.random.key(0), next(iter(values.values())).shape[0])
+        rows = partial(self._inside_of_rows, names=names)
+        return _over_rows(rows, self._inside_of_row, keys, dict(values), names)
 
-        def run(row: Mapping[str, Array]) -> Bool[Array, ""]:
-            trace = self.trace(jax.random.key(0), row)
-            checks = [jnp.all(trace[name]["fn"].support(row[name])) for name in names]
-            return jnp.all(jnp.stack(checks))
+    def array_arguments(self) -> dict[str, np.ndarray]:
+        """Arguments of the model that are arrays or numbers, by name."""
+        bound = inspect.signature(self.model).bind(*self.model_args, **self.model_kwargs).arguments
+        numbers = (np.ndarray, jax.Array, int, float)
+        arrays = {name: np.asarray(value) for name, value in bound.items() if isinstance(value, numbers)}
+        return {name: array for name, array in arrays.items() if array.dtype.kind in "fiu"}
 
-        return jax.vmap(run)(dict(values))
+    def _trace(self, rng_key: PRNGKeyArray, values: Mapping[str, Array]) -> dict[str, Any]:
+        held = handlers.substitute(handlers.uncondition(self.model), data=dict(values))
+        return handlers.trace(handlers.seed(held, rng_key)).get_trace(*self.model_args, **self.model_kwargs)
+
+    def _sites_of_row(
+        self, rng_key: PRNGKeyArray, row: Mapping[str, Array], names: tuple[str, ...]
+    ) -> dict[str, Array]:
+        trace = self._trace(rng_key, row)
+        return {name: trace[name]["value"] for name in names}
+
+    def _inside_of_row(
+        self, rng_key: PRNGKeyArray, row: Mapping[str, Array], names: tuple[str, ...]
+    ) -> Bool[Array, ""]:
+        trace = self._trace(rng_key, row)
+        return jnp.all(jnp.stack([jnp.all(trace[name]["fn"].support(row[name])) for name in names]))
+
+    @partial(jax.jit, static_argnums=0, static_argnames="names")
+    def _sites_of_rows(self, keys: PRNGKeyArray, values: Mapping[str, Array], names: tuple[str, ...]) -> Any:
+        return jax.vmap(partial(self._sites_of_row, names=names))(keys, values)
+
+    @partial(jax.jit, static_argnums=0, static_argnames="names")
+    def _inside_of_rows(self, keys: PRNGKeyArray, values: Mapping[str, Array], names: tuple[str, ...]) -> Any:
+        return jax.vmap(partial(self._inside_of_row, names=names))(keys, values)
+
+
+def _over_rows(
+    vectorised: Callable, single: Callable, keys: PRNGKeyArray, values: dict[str, Array], names: tuple[str, ...]
+) -> Any:
+    try:
+        return vectorised(keys, values)
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
+        rows = [single(keys[i], jax.tree.map(lambda v: v[i], values), names) for i in range(len(keys))]  # noqa: B023
+        return jax.tree.map(lambda *parts: jnp.stack(parts), *rows)

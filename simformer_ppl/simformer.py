@@ -158,7 +158,7 @@ class Simformer:
         simulations
             From :meth:`simulate`, or arrays by site with a leading axis.
         num_steps
-            Gradient steps; chosen from the number of simulations by default.
+            Gradient steps; chosen from the number of simulations and tokens by default.
         batch_size
             Examples a step, 64 by default, each noised twice; split over all devices that JAX sees.
         learning_rate
@@ -182,7 +182,7 @@ class Simformer:
         data_key, split_key, init_key, train_key = jax.random.split(rng_key, 4)
         channels = self._channels(data_key, num_simulations, simulations)
         train_set, validation_set = _split(split_key, channels, validation_fraction)
-        steps = _default_steps(len(train_set)) if num_steps is None else num_steps
+        steps = _default_steps(len(train_set), self.structure.num_tokens) if num_steps is None else num_steps
         batch = BATCH_SIZE if batch_size is None else batch_size
         rate = LEARNING_RATE if learning_rate is None else learning_rate
         for name, value in {"num_steps": steps, "batch_size": batch, "learning_rate": rate}.items():
@@ -385,9 +385,10 @@ def _split(
     return shuffled[held_out:], shuffled[:held_out]
 
 
-def _default_steps(num_simulations: int) -> int:
-    """More steps for more simulations: from 5,000 to 20,000, in proportion to the square root."""
-    return int(np.clip(200 * num_simulations**0.5, 5_000, 20_000))
+def _default_steps(num_simulations: int, num_tokens: int) -> int:
+    """More steps for more simulations, up to 20,000; fewer where many tokens make a step dear."""
+    steps = min(200 * num_simulations**0.5, 20_000) * min(1.0, (20 / num_tokens) ** 0.5)
+    return max(5_000, round(steps))
 
 
 def _extend(old: xr.Dataset, new: xr.Dataset) -> xr.Dataset:

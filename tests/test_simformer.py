@@ -104,6 +104,17 @@ def test_nuisances_are_simulated_and_marginalised():
         simformer.condition(scale=1.0)
 
 
+def test_a_model_that_branches_in_python_is_simulated_row_by_row():
+    def model(y=None):
+        x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(3.0 if x > 0 else -3.0, 1.0), obs=y)
+
+    with pytest.warns(UserWarning, match="dense"):
+        simformer = Simformer(model, network=SMALL)
+    simulations = simformer.simulate(jax.random.key(0), 50)
+    assert ((simulations["y"] > 0) == (simulations["x"] > 0)).mean() > 0.9
+
+
 def test_repr_shows_the_table_and_whether_it_is_fitted(zoo):
     assert repr(Simformer(zoo_model)).startswith("Simformer (not fitted)")
     text = repr(zoo)

@@ -81,13 +81,13 @@ class Layer(nnx.Module):
         relations: Bool[np.ndarray, "relations tokens tokens"],
     ) -> Float[Array, "batch tokens width"]:
         batch, length, width = tokens.shape
-        # two-dimensional products and one transpose: batched ones are several times slower on CPU
+        # two-dimensional products, and no transpose of the heads: both are several times faster on CPU
         qkv = (tokens.reshape(-1, width) @ self.qkv[...]).reshape(batch, length, 3, self.heads, self.head_width)
-        query, key, value = jnp.transpose(qkv, (2, 0, 3, 1, 4))
-        logits = jnp.einsum("bhnc,bhmc->bhnm", query, key) * self.head_width**-0.5
+        query, key, value = jnp.moveaxis(qkv, 2, 0)
+        logits = jnp.einsum("bnhc,bmhc->bhnm", query, key) * self.head_width**-0.5
         logits = logits + jnp.einsum("hr,rnm->hnm", self.relation_bias[...], relations.astype(np.float32))
         weights = jax.nn.softmax(jnp.where(mask[:, None], logits, _MASKED), -1)
-        mixed = jnp.transpose(jnp.einsum("bhnm,bhmc->bhnc", weights, value), (0, 2, 1, 3))
+        mixed = jnp.einsum("bhnm,bmhc->bnhc", weights, value)
         return (mixed.reshape(-1, self.heads * self.head_width) @ self.attention_out[...]).reshape(tokens.shape)
 
 

@@ -1,6 +1,6 @@
 """What a user gives (values, missing entries, intervals), read into the state of every token."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -175,6 +175,54 @@ def join_batches(values: Mapping[str, tuple[Site, Values]]) -> tuple[int, ...]:
     except ValueError as error:
         listed = ", ".join(f"'{name}' {shape}" for name, shape in shapes.items() if shape)
         raise ValueError(f"Batch axes must be equal or broadcast between sites, got {listed}.") from error
+
+
+def complete_values(
+    sites: Mapping[str, Site], given: Given, latent: Sequence[str], values: Mapping[str, ArrayLike]
+) -> tuple[dict[str, Array], tuple[int, ...]]:
+    """Values of every site: those passed for latent scalars, those given for the others.
+
+    Parameters
+    ----------
+    sites
+        All token sites.
+    given
+        What is known.
+    latent
+        Sites with a latent scalar.
+    values
+        Arrays of ``(*leading, *site.shape)`` by site; other sites are ignored.
+
+    Returns
+    -------
+    Arrays of ``(*leading, *site.shape)`` for every site, and the common leading shape.
+
+    Raises
+    ------
+    ValueError
+        If a latent site is missing, has the wrong shape, or leading axes that do not broadcast.
+    """
+    leading = given.batch_shape
+    arrays = {}
+    for name in latent:
+        shape = sites[name].shape
+        if name not in values:
+            raise ValueError(f"Site '{name}': expected a value for every latent site, got only {sorted(values)}.")
+        arrays[name] = jnp.asarray(values[name])
+        split = arrays[name].ndim - len(shape)
+        if split < 0 or arrays[name].shape[split:] != shape:
+            raise ValueError(
+                f"Site '{name}': expected shape (*sample_shape, *batch_shape, *{shape}), got {arrays[name].shape}."
+            )
+        try:
+            leading = np.broadcast_shapes(leading, arrays[name].shape[:split])
+        except ValueError as error:
+            raise ValueError(
+                f"Site '{name}': leading axes {arrays[name].shape[:split]} do not broadcast with {leading}."
+            ) from error
+    for name, known in given.values.items():
+        arrays[name] = jnp.where(jnp.isnan(known), arrays[name], known) if name in arrays else jnp.asarray(known)
+    return {name: jnp.broadcast_to(arrays[name], leading + site.shape) for name, site in sites.items()}, leading
 
 
 def encode_given(
