@@ -18,13 +18,14 @@ from simformer_ppl.diffusion.process import EDM
 from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.labelled_arrays import dataset_to_arrays, simulations_to_dataset
 from simformer_ppl.naming import resolve_dims
-from simformer_ppl.network import NetworkConfig
+from simformer_ppl.network import NetworkConfig, TokenIndex
 from simformer_ppl.network import Simformer as SimformerNetwork
 from simformer_ppl.replay import Replay
 from simformer_ppl.structure import trace_structure
 from simformer_ppl.structure.graph import token_relations
 from simformer_ppl.tokens.attention import Attention, attention_function
 from simformer_ppl.tokens.layout import TokenLayout
+from simformer_ppl.tokens.sharing import same_element
 from simformer_ppl.tokens.standardisation import fit_standardisation
 from simformer_ppl.training.checkpoint import Checkpoints
 from simformer_ppl.training.fit import Trainer, train
@@ -59,6 +60,9 @@ class Simformer:
         ``"moral"`` (each example's mask from the model's graph and from what is given), ``"dense"``, ``"directed"``
         (the published variant, biased, for comparison), a bool matrix ``[tokens, tokens]`` with row = query, or a JAX
         function ``(conditioned[tokens], values[channels]) -> mask``.
+    share_exchangeable
+        Let the elements of a plate that the model cannot tell apart share their weights, so that answers follow a
+        permutation of the plate and every simulation counts for all of its elements.
     process
         The diffusion process: ``"edm"``.
     network
@@ -97,6 +101,7 @@ class Simformer:
         coords: Mapping[str, Any] | None = None,
         dims: Mapping[str, Sequence[str]] | None = None,
         attention: Attention = "moral",
+        share_exchangeable: bool = True,
         process: str = "edm",
         network: NetworkConfig | None = None,
     ):
@@ -109,7 +114,8 @@ class Simformer:
         self.attention, self.process = attention, process
         self.history = xr.Dataset()
         self._replay = Replay(model, tuple(model_args), dict(model_kwargs or {}))
-        self._layout = TokenLayout.of(self.structure)
+        self.share_exchangeable = share_exchangeable
+        self._layout = TokenLayout.of(self.structure, share_exchangeable=share_exchangeable)
         self._attend = attention_function(attention, self.structure)
         self._joint: LearnedJoint | None = None
 
@@ -343,17 +349,19 @@ class Simformer:
     def _initialise(self, rng_key: PRNGKeyArray, channels: np.ndarray) -> LearnedJoint:
         layout = self._layout
         relations = token_relations(self.structure.adjacency, self.structure.moral())
-        create = nnx.jit(  # compiled whole: one by one, the initial weights take seconds
-            lambda key: SimformerNetwork(
-                layout.token_of_channel,
-                self.structure.num_tokens,
-                self.network_config,
-                relations=relations,
-                rngs=nnx.Rngs(key),
+        if self.share_exchangeable:
+            relations = np.concatenate([relations, same_element(self.structure)[None]])
+        index = TokenIndex(
+            *(
+                tuple(part.tolist())
+                for part in (layout.token_of_channel, layout.group_of_token, layout.group_of_channel)
             )
         )
+        create = nnx.jit(  # compiled whole: one by one, the initial weights take seconds
+            lambda key: SimformerNetwork(index, self.network_config, relations=relations, rngs=nnx.Rngs(key))
+        )
         graph, parameters = nnx.split(create(rng_key))
-        standardisation = fit_standardisation(channels, ~layout.is_one_hot)
+        standardisation = fit_standardisation(channels, ~layout.is_one_hot, layout.group_of_channel)
         return LearnedJoint(parameters, standardisation, graph, layout, self._attend, PROCESSES[self.process])
 
     def _configuration(self) -> dict[str, Any]:
@@ -364,6 +372,7 @@ class Simformer:
                 "coords": {name: np.asarray(values).tolist() for name, values in self.coords.items()},
                 "dims": {name: list(names) for name, names in self.dims.items()},
                 "attention": self.attention if isinstance(self.attention, str) else "moral",
+                "share_exchangeable": self.share_exchangeable,
                 "process": self.process,
                 "network": self.network_config._asdict(),
             },

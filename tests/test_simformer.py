@@ -126,3 +126,33 @@ def test_plots_draw(zoo):
     assert zoo.plot_history().get_xlabel() == "step"
     with pytest.raises(ValueError, match="Not fitted yet"):
         Simformer(chain_model).plot_history()
+
+
+def group_model(y=None):
+    """Three groups that nothing but their index tells apart."""
+    spread = numpyro.sample("spread", dist.HalfNormal(1.0))
+    with numpyro.plate("group", 3, dim=-1):
+        level = numpyro.sample("level", dist.Normal(0.0, 1.0 + spread))
+        with numpyro.plate("repeat", 2, dim=-2):
+            numpyro.sample("y", dist.Normal(level, spread + 0.1), obs=y)
+
+
+def test_answers_follow_a_permutation_of_an_exchangeable_plate():
+    simformer = Simformer(group_model, network=SMALL).fit(jax.random.key(0), 500, **SHORT)
+    assert set(simformer.structure.exchangeable) == {"group", "repeat"}
+    y = np.array([[1.0, -2.0, 0.5], [1.5, -1.0, 0.0]])
+    order = np.array([2, 0, 1])
+    values = {"spread": 0.7, "level": np.array([0.9, -1.2, 0.1])}
+    log_prob = simformer.condition(y=y).log_prob(values)
+    permuted = simformer.condition(y=y[::-1][:, order]).log_prob({**values, "level": values["level"][order]})
+    np.testing.assert_allclose(permuted, log_prob, rtol=1e-4)
+    swapped = simformer.condition(y=y).log_prob({**values, "level": values["level"][order]})
+    assert abs(float(swapped - log_prob)) > 1e-3  # which level goes with which data does matter
+
+
+def test_sharing_can_be_declined():
+    apart = Simformer(group_model, network=SMALL, share_exchangeable=False).fit(jax.random.key(0), 500, **SHORT)
+    y = np.array([[1.0, -2.0, 0.5], [1.5, -1.0, 0.0]])
+    values = {"spread": 0.7, "level": np.array([0.9, -1.2, 0.1])}
+    one, other = (apart.condition(y=data).log_prob(values) for data in (y, y[::-1]))
+    assert abs(float(one - other)) > 1e-5

@@ -1,10 +1,30 @@
 """Tokens as vectors: identity, value and condition state; and the noise level of a sequence."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
+
+
+class TokenIndex(NamedTuple):
+    """Which channels make up which token, and which tokens share weights; hashable.
+
+    Attributes
+    ----------
+    token_of_channel
+        The token of each channel, sorted.
+    group_of_token
+        Tokens of a group share their identity.
+    group_of_channel
+        Channels of a group share their value vectors and head.
+    """
+
+    token_of_channel: tuple[int, ...]
+    group_of_token: tuple[int, ...]
+    group_of_channel: tuple[int, ...]
 
 
 class TokenEmbedding(nnx.Module):
@@ -16,10 +36,8 @@ class TokenEmbedding(nnx.Module):
 
     Parameters
     ----------
-    token_of_channel
-        The token of each channel; sorted.
-    num_tokens
-        Length of the sequence.
+    index
+        Which channels, tokens and groups belong together.
     width
         Size of the vectors.
     features
@@ -28,12 +46,10 @@ class TokenEmbedding(nnx.Module):
         Source of the initial weights.
     """
 
-    def __init__(
-        self, token_of_channel: Int[np.ndarray, " channels"], num_tokens: int, width: int, features: int, rngs: nnx.Rngs
-    ):
-        channels = len(token_of_channel)
+    def __init__(self, index: TokenIndex, width: int, features: int, rngs: nnx.Rngs):
+        groups, channels = max(index.group_of_token) + 1, max(index.group_of_channel) + 1
         normal = lambda *shape: nnx.Param(0.5 * jax.random.normal(rngs.params(), shape))  # noqa: E731
-        self.identity = normal(num_tokens, width)
+        self.identity = normal(groups, width)
         self.latent_value = normal(channels, width)
         self.given_value = normal(channels, width)
         self.given_state = normal(width)
@@ -41,19 +57,20 @@ class TokenEmbedding(nnx.Module):
         self.feature_shift = nnx.Param(jax.random.normal(rngs.params(), (features,)))
         self.latent_feature = nnx.Param(jnp.zeros((features, width)))
         self.given_feature = nnx.Param(jnp.zeros((features, width)))
-        self.token_of_channel = tuple(int(token) for token in token_of_channel)
+        self.index = index
 
     def __call__(
         self, values: Float[Array, "batch channels"], conditioned: Bool[Array, "batch tokens"]
     ) -> Float[Array, "batch tokens width"]:
         """Embed values, given or latent."""
-        tokens = np.asarray(self.token_of_channel)
+        tokens, channels = np.asarray(self.index.token_of_channel), np.asarray(self.index.group_of_channel)
         given = conditioned[:, tokens, None]
-        embedded = values[..., None] * jnp.where(given, self.given_value[...], self.latent_value[...])
+        embedded = values[..., None] * jnp.where(given, self.given_value[channels], self.latent_value[channels])
         features = jax.nn.gelu(values[..., None] * self.feature_slope[...] + self.feature_shift[...])
         embedded += jnp.where(given, features @ self.given_feature[...], features @ self.latent_feature[...])
         embedded = sum_channels(embedded, tokens, conditioned.shape[1])
-        return embedded + self.identity[...] + conditioned[..., None] * self.given_state[...]
+        identity = self.identity[np.asarray(self.index.group_of_token)]
+        return embedded + identity + conditioned[..., None] * self.given_state[...]
 
 
 class NoiseEmbedding(nnx.Module):

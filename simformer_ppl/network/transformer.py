@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
-from simformer_ppl.network.embedding import NoiseEmbedding, TokenEmbedding
+from simformer_ppl.network.embedding import NoiseEmbedding, TokenEmbedding, TokenIndex
 
 _MASKED = -1e9
 
@@ -55,7 +55,8 @@ class Layer(nnx.Module):
         self.down = normal(residual * hidden**-0.5, hidden, width)
         self.down_bias = nnx.Param(jnp.zeros(width))
         self.shift = nnx.Param(jnp.zeros((width, 2 * width)))
-        self.relation_bias = nnx.Param(jnp.zeros((config.heads, num_relations)))
+        # heads start with different tastes: where tokens share their identity, only relations tell them apart
+        self.relation_bias = nnx.Param(jax.random.normal(rngs.params(), (config.heads, num_relations)))
         self.attention_norm = nnx.RMSNorm(width, rngs=rngs)
         self.feed_forward_norm = nnx.RMSNorm(width, rngs=rngs)
         self.heads, self.head_width = config.heads, config.head_width
@@ -96,38 +97,35 @@ class Simformer(nnx.Module):
 
     Parameters
     ----------
-    token_of_channel
-        The token of each channel, sorted.
-    num_tokens
-        Length of the sequence.
+    index
+        Which channels, tokens and groups belong together.
     config
         Size of the network.
     relations
-        Kinds of pairs of tokens (row = query) that get an attention bias of their own in every head, learned from
-        zero; none by default.
+        Kinds of pairs of tokens (row = query) that get an attention bias of their own in every head; none by
+        default.
     rngs
         Source of the initial weights.
     """
 
     def __init__(
         self,
-        token_of_channel: Int[np.ndarray, " channels"],
-        num_tokens: int,
+        index: TokenIndex,
         config: NetworkConfig = NetworkConfig(),  # noqa: B008  (an immutable tuple)
         *,
         relations: Bool[np.ndarray, "relations tokens tokens"] | None = None,
         rngs: nnx.Rngs,
     ):
-        channels = len(token_of_channel)
-        self.embedding = TokenEmbedding(token_of_channel, num_tokens, config.width, config.value_features, rngs)
+        channels, tokens = max(index.group_of_channel) + 1, len(index.group_of_token)
+        self.embedding = TokenEmbedding(index, config.width, config.value_features, rngs)
         self.noise = NoiseEmbedding(config.noise_features, config.width, rngs)
-        relations = np.zeros((0, num_tokens, num_tokens), bool) if relations is None else relations
+        relations = np.zeros((0, tokens, tokens), bool) if relations is None else relations
         self.layers = nnx.List([Layer(config, len(relations), rngs) for _ in range(config.depth)])
         # as bytes, for the static part of a module must be hashable
         self.relation_shape, self.relation_bytes = relations.shape, np.asarray(relations, bool).tobytes()
         self.head = nnx.Param(jnp.zeros((channels, config.width)))
         self.head_bias = nnx.Param(jnp.zeros(channels))
-        self.token_of_channel = tuple(int(token) for token in token_of_channel)
+        self.index = index
 
     def __call__(
         self,
@@ -154,5 +152,6 @@ class Simformer(nnx.Module):
         relations = np.frombuffer(self.relation_bytes, bool).reshape(self.relation_shape)
         for layer in self.layers:
             tokens = layer(tokens, noise, mask, relations)
-        tokens = tokens[:, np.asarray(self.token_of_channel)]
-        return (tokens * self.head[...]).sum(-1) + self.head_bias[...]
+        tokens = tokens[:, np.asarray(self.index.token_of_channel)]
+        channels = np.asarray(self.index.group_of_channel)
+        return (tokens * self.head[channels]).sum(-1) + self.head_bias[channels]

@@ -110,7 +110,7 @@ def token_relations(
     One matrix for each relation; no two hold for the same pair.
     """
     parent = np.asarray(adjacency, bool)
-    return np.stack([np.eye(len(parent), dtype=bool), parent, parent.T, moral & ~parent & ~parent.T])
+    return np.stack([np.eye(len(parent), dtype=bool), parent, parent.T & ~parent, moral & ~parent & ~parent.T])
 
 
 def latent_components(

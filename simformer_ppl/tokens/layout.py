@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from simformer_ppl.structure import ModelStructure, Site
+from simformer_ppl.tokens.sharing import group_of_token
 from simformer_ppl.tokens.transforms import Count, MultinomialCounts, SiteTransform, site_transform
 
 
@@ -25,15 +26,18 @@ class TokenLayout:
         The constant map of each site.
     channel_slices
         The channels of each site.
+    group_of_token
+        Tokens of a group share weights and standardisation.
     """
 
     sites: dict[str, Site]
     transforms: dict[str, SiteTransform]
     channel_slices: dict[str, slice]
+    group_of_token: Int[np.ndarray, " tokens"]
 
     @classmethod
-    def of(cls, structure: ModelStructure) -> "TokenLayout":
-        """Lay out the sites of a structure."""
+    def of(cls, structure: ModelStructure, *, share_exchangeable: bool = True) -> "TokenLayout":
+        """Lay out the sites of a structure; group the tokens of exchangeable plates, or none."""
         transforms, slices, start = {}, {}, 0
         for name, site in structure.sites.items():
             transforms[name] = site_transform(site)
@@ -41,7 +45,8 @@ class TokenLayout:
             stop = start + tokens * transforms[name].channels_per_token
             slices[name] = slice(start, stop)
             start = stop
-        return cls(dict(structure.sites), transforms, slices)
+        groups = group_of_token(structure) if share_exchangeable else np.arange(structure.num_tokens)
+        return cls(dict(structure.sites), transforms, slices, groups)
 
     @property
     def num_channels(self) -> int:
@@ -58,6 +63,13 @@ class TokenLayout:
             for name, site in self.sites.items()
         ]
         return np.concatenate(parts) if parts else np.zeros(0, int)
+
+    @cached_property
+    def group_of_channel(self) -> Int[np.ndarray, " channels"]:
+        """Channels of the same place in tokens of the same group."""
+        first = np.searchsorted(self.token_of_channel, self.token_of_channel)
+        places = np.stack([self.group_of_token[self.token_of_channel], np.arange(self.num_channels) - first])
+        return np.unique(places, axis=1, return_inverse=True)[1].ravel()
 
     @cached_property
     def is_dequantised(self) -> Bool[np.ndarray, " channels"]:

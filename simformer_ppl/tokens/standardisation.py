@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 EXTREME_KURTOSIS = 8.0
 """Kurtosis (3 for a Gaussian) above which a channel is drawn in by asinh before it is standardised."""
@@ -47,7 +47,9 @@ class Standardisation(NamedTuple):
 
 
 def fit_standardisation(
-    channels: Float[np.ndarray, "simulations channels"], continuous: Bool[np.ndarray, " channels"]
+    channels: Float[np.ndarray, "simulations channels"],
+    continuous: Bool[np.ndarray, " channels"],
+    groups: Int[np.ndarray, " channels"],
 ) -> Standardisation:
     """Fit the stages to simulations.
 
@@ -57,6 +59,8 @@ def fit_standardisation(
         Finite unconstrained values.
     continuous
         Channels that may be warped; one-hot channels may not.
+    groups
+        Channels of a group are standardised alike, by moments pooled over the group.
 
     Returns
     -------
@@ -65,27 +69,36 @@ def fit_standardisation(
     values = np.asarray(channels, np.float64)
     stages = []
     for _ in range(2):
-        warp = continuous & (_kurtosis(values) > EXTREME_KURTOSIS)
-        median, scale = _robust_moments(values)
+        warp = continuous & (_kurtosis(values, groups) > EXTREME_KURTOSIS)
+        median, scale = _robust_moments(values, groups)
         location, scale = np.where(warp, median, 0.0), np.where(warp, scale, 1.0)
         centred = (values - location) / scale
         values = np.where(warp, np.arcsinh(centred), centred)
         stages.append((location, scale, warp))
-    deviation = values.std(0)
-    stages.append((values.mean(0), np.where(deviation > 0, deviation, 1.0), np.zeros(values.shape[1], bool)))
+    mean, deviation = _moments(values, groups)
+    stages.append((mean, np.where(deviation > 0, deviation, 1.0), np.zeros(values.shape[1], bool)))
     location, scale, warp = (np.stack(parts) for parts in zip(*stages, strict=True))
     return Standardisation(jnp.asarray(location, jnp.float32), jnp.asarray(scale, jnp.float32), jnp.asarray(warp))
 
 
-def _kurtosis(values: Float[np.ndarray, "simulations channels"]) -> Float[np.ndarray, " channels"]:
-    centred = values - values.mean(0)
-    variance = (centred**2).mean(0)
-    return (centred**4).mean(0) / np.where(variance > 0, variance, 1.0) ** 2
+def _pooled(statistic: Float[np.ndarray, " channels"], groups: Int[np.ndarray, " channels"]) -> np.ndarray:
+    """Mean over the channels of each group, at each channel."""
+    return (np.bincount(groups, statistic) / np.bincount(groups))[groups]
 
 
-def _robust_moments(values: Float[np.ndarray, "simulations channels"]) -> tuple[np.ndarray, np.ndarray]:
+def _moments(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    mean = _pooled(values.mean(0), groups)
+    return mean, np.sqrt(_pooled(((values - mean) ** 2).mean(0), groups))
+
+
+def _kurtosis(values: np.ndarray, groups: np.ndarray) -> Float[np.ndarray, " channels"]:
+    mean, deviation = _moments(values, groups)
+    fourth = _pooled(((values - mean) ** 4).mean(0), groups)
+    return fourth / np.where(deviation > 0, deviation, 1.0) ** 4
+
+
+def _robust_moments(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Median and half the interquartile range; sd or 1 where more than half of the values are equal."""
-    low, median, high = np.quantile(values, [0.25, 0.5, 0.75], axis=0)
-    half_range = (high - low) / 2
-    deviation = values.std(0)
+    low, median, high = (_pooled(quantile, groups) for quantile in np.quantile(values, [0.25, 0.5, 0.75], axis=0))
+    half_range, (_, deviation) = (high - low) / 2, _moments(values, groups)
     return median, np.where(half_range > 0, half_range, np.where(deviation > 0, deviation, 1.0))

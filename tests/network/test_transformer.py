@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from simformer_ppl.network import NetworkConfig, Simformer
+from simformer_ppl.network import NetworkConfig, Simformer, TokenIndex
 
 CHANNELS = np.array([0, 1, 2, 2, 2, 3])
+INDEX = TokenIndex(tuple(CHANNELS.tolist()), (0, 1, 2, 3), (0, 1, 2, 3, 4, 5))
 
 
 @pytest.fixture(scope="module")
 def network():
-    network = Simformer(CHANNELS, 4, NetworkConfig(width=16, depth=2), rngs=nnx.Rngs(0))
+    network = Simformer(INDEX, NetworkConfig(width=16, depth=2), rngs=nnx.Rngs(0))
     # the output starts at zero; a random head makes differences visible
     network.head[...] = jax.random.normal(jax.random.key(1), network.head[...].shape)
     return network

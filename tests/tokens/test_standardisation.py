@@ -16,7 +16,7 @@ SAMPLES = np.stack(
 
 @pytest.fixture(scope="module")
 def standardisation():
-    return fit_standardisation(SAMPLES, np.ones(4, bool))
+    return fit_standardisation(SAMPLES, np.ones(4, bool), np.arange(4))
 
 
 def test_moments_are_zero_and_one_and_tails_are_drawn_in(standardisation):
