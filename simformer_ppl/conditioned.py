@@ -24,7 +24,10 @@ from simformer_ppl.tokens.conditions import (
     Interval,
     complete_values,
     encode_given,
+    encode_values,
     join_batches,
+    merge_values,
+    name_batch,
     read_interval,
     read_values,
 )
@@ -32,8 +35,11 @@ from simformer_ppl.tokens.conditions import (
 DEFAULT_STEPS = 32
 """Evaluations of the network for a draw."""
 
+ACCEPTANCE_DRAWS = 1024
+"""Draws that the normaliser of a density is estimated from, where draws outside a support are rejected."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class ConditionedDistribution:
     """The distribution of everything not given, from :meth:`simformer_ppl.Simformer.condition`.
 
@@ -117,7 +123,8 @@ class ConditionedDistribution:
         Raises
         ------
         ValueError
-            If fewer than one draw in a thousand lies inside the given intervals and supports.
+            If fewer than one draw in a thousand lies inside the given intervals and supports. Under ``jax.jit``, where
+            nothing can be raised, such draws are NaN, and the lowest value for discrete sites.
         """
         values = self._draw_all(rng_key, tuple(sample_shape), DEFAULT_STEPS)
         return {name: values[name] for name in self.latent_sites}
@@ -165,14 +172,16 @@ class ConditionedDistribution:
             )
         if log_prob:
             self._refuse_density()
+        steps = DEFAULT_STEPS if num_steps is None else num_steps
+        if steps < 3:
+            raise ValueError(f"num_steps: expected at least 3 evaluations of the network, got {steps}.")
         started = time.perf_counter()
-        steps = num_steps or DEFAULT_STEPS
         draw_key, replay_key = jax.random.split(rng_key)
         values = self._draw_all(draw_key, (num_samples,), steps)
         return to_inference_data(
             self.structure,
             {name: np.asarray(values[name]) for name in self.latent_sites},
-            given={name: np.asarray(value) for name, value in self.given.values.items()},
+            given={name: self._as_given(name) for name in self.given.values},
             restricted=tuple(self.given.intervals),
             batch_shape=self.batch_shape,
             batch_dims=self.given.batch_dims,
@@ -219,7 +228,8 @@ class ConditionedDistribution:
         safe = jnp.where(jnp.isfinite(rows), rows, 0.0)
         log_density = self.joint.log_density(jax.random.key(0), safe, tokens).reshape(leading)
         jacobian = jnp.where(self._latent_channels, layout.log_abs_det_jacobian(full), 0.0).sum(-1)
-        return jnp.where(self._supported(full, leading), log_density + jacobian, -jnp.inf)
+        log_density = log_density + jacobian - self._log_acceptance()
+        return jnp.where(self._supported(full, leading), log_density, -jnp.inf)
 
     def as_numpyro(self) -> LatentDistribution:
         """The same as a NumPyro distribution, for use in another model's ``sample`` statement.
@@ -256,18 +266,18 @@ class ConditionedDistribution:
 
     def _add(self, given: Given, name: str, value: Any) -> Given:
         site = self._site(name)
-        if name in given.values or name in given.intervals:
+        if name in given.intervals or (name in given.values and isinstance(value, Interval)):
             raise ValueError(f"Site '{name}' is given twice: it is part of {self!r} already. Expected it once.")
         if isinstance(value, Interval):
             return replace(given, intervals={**given.intervals, name: read_interval(site, value)})
         if isinstance(value, xr.DataArray):
             value, batch_dims, batch_coords = align(site, value, self.coords, self.dims)
-            if batch_dims:
-                given = replace(
-                    given, batch_dims=tuple(batch_dims), batch_coords={**given.batch_coords, **batch_coords}
-                )
+            given = name_batch(given, name, tuple(batch_dims), batch_coords)
         array = read_values(site, value)
-        if not isinstance(array, jax.core.Tracer) and np.isnan(array).all() and array.size:
+        if name in given.values:
+            array = merge_values(site, given.values[name], array)
+        encode_values(self.joint.layout, name, array)  # refuses what lies on the edge of a support
+        if isinstance(array, np.ndarray) and array.shape == site.shape and np.isnan(array).all():
             return given
         return replace(given, values={**given.values, name: array})
 
@@ -309,15 +319,22 @@ class ConditionedDistribution:
 
     def _draw_all(self, rng_key: PRNGKeyArray, sample_shape: tuple[int, ...], num_steps: int) -> dict[str, Array]:
         """Draws of every site, given scalars as given."""
-        channels, tokens = encode_given(self.joint.layout, self.given)
         leading = sample_shape + self.batch_shape
-        rows = jnp.broadcast_to(channels, (*leading, channels.shape[-1])).reshape(-1, channels.shape[-1])
-        patterns = np.atleast_2d(tokens)
-        if tokens.ndim > 1:
-            patterns = np.broadcast_to(tokens, (*leading, tokens.shape[-1])).reshape(-1, tokens.shape[-1])
+        rows, patterns = self._rows(sample_shape)
         draws = self._keep_inside(rng_key, rows, patterns, num_steps)
         values = self.joint.layout.decode(draws.reshape(*leading, -1))
         return {name: self._fill(name, value, leading) for name, value in values.items()}
+
+    def _rows(
+        self, sample_shape: tuple[int, ...]
+    ) -> tuple[Float[Array, "rows channels"], Bool[np.ndarray, "#rows tokens"]]:
+        """Given channels and tokens, a row for every draw of every condition."""
+        channels, tokens = encode_given(self.joint.layout, self.given)
+        leading = sample_shape + self.batch_shape
+        rows = jnp.broadcast_to(channels, (*leading, channels.shape[-1])).reshape(-1, channels.shape[-1])
+        if tokens.ndim == 1:
+            return rows, tokens[None]
+        return rows, np.broadcast_to(tokens, (*leading, tokens.shape[-1])).reshape(-1, tokens.shape[-1])
 
     def _fill(self, name: str, drawn: Array, leading: tuple[int, ...]) -> Array:
         """Put what is given, to the bit, where it is given."""
@@ -341,11 +358,13 @@ class ConditionedDistribution:
             return draw(rng_key, rows, patterns)
         if isinstance(rows, jax.core.Tracer) or isinstance(rng_key, jax.core.Tracer):
             return redraw_traced(rng_key, rows, lambda key: draw(key, rows, patterns), self._inside)
-        return redraw(rng_key, rows, patterns, draw, self._inside, repr(self))
+        return redraw(rng_key, rows, patterns, draw, self._inside, math.prod(self.batch_shape), repr(self))
 
     @property
     def _dynamic_sites(self) -> tuple[str, ...]:
-        return tuple(name for name, site in self.structure.sites.items() if not site.support_is_static)
+        """Sites whose support depends on others, all of which are tokens: their draws can be checked."""
+        sites = self.structure.sites
+        return tuple(n for n, s in sites.items() if not s.support_is_static and s.support_reads <= sites.keys())
 
     def _inside(self, channels: Float[Array, "rows channels"]) -> Bool[Array, " rows"]:
         values = self.joint.layout.decode(channels)
@@ -354,41 +373,39 @@ class ConditionedDistribution:
             within = (values[name] >= lower) & (values[name] <= upper)
             inside &= within.reshape(within.shape[0], -1).all(-1)
         if self._dynamic_sites:
-            inside &= self.replay.inside(self._sample_sites(values), self._dynamic_sites)
+            inside &= self.replay.inside(values, self._dynamic_sites)
         return inside
 
     # ------------------------------------------------------------------ InferenceData
 
-    def _sample_sites(self, values: Mapping[str, Array]) -> dict[str, Array]:
-        """Values without the deterministic tokens, which the model recomputes."""
-        return {name: value for name, value in values.items() if not self.structure.sites[name].is_deterministic}
+    def _as_given(self, name: str) -> np.ndarray:
+        value = np.asarray(self.given.values[name])
+        return value.astype(self.structure.sites[name].dtype) if self._is_count(name) else value
+
+    def _is_count(self, name: str) -> bool:
+        return self.structure.sites[name].is_discrete and self._is_whole(name)
 
     def _deterministics(self, values: Mapping[str, Array]) -> dict[str, np.ndarray]:
-        at_hand = set(self._sample_sites(values))
-        names = tuple(
-            name
-            for name, record in self.structure.deterministics.items()
-            if name not in self.structure.sites and not record.is_random and record.reads <= at_hand
-        )
-        return self._replayed(jax.random.key(0), self._sample_sites(values), names) if names else {}
+        at_hand = self.structure.sites.keys()
+        records = self.structure.deterministics.items()
+        wanted = [name for name, r in records if name not in at_hand and not r.is_random and r.reads <= at_hand]
+        return self._replayed(jax.random.key(0), values, values, tuple(wanted))
 
     def _replicates(self, rng_key: PRNGKeyArray, values: Mapping[str, Array]) -> dict[str, np.ndarray]:
-        held = {n: v for n, v in self._sample_sites(values).items() if not self.structure.sites[n].is_data}
-        names = tuple(name for name in self.observed_sites if self.structure.sites[name].is_data)
-        return self._replayed(rng_key, held, names) if names else {}
+        held = {name: value for name, value in values.items() if not self.structure.sites[name].is_data}
+        wanted = tuple(name for name in self.observed_sites if self.structure.sites[name].is_data)
+        return self._replayed(rng_key, held, values, wanted)
 
     def _replayed(
-        self, rng_key: PRNGKeyArray, held: Mapping[str, Array], names: tuple[str, ...]
+        self, rng_key: PRNGKeyArray, held: Mapping[str, Array], values: Mapping[str, Array], wanted: tuple[str, ...]
     ) -> dict[str, np.ndarray]:
         """Run the model on draws whose leading axes are flattened for it."""
-        leading: tuple[int, ...] = ()
-        rows = {}
-        for name, value in held.items():
-            shape = self.structure.sites[name].shape
-            leading = value.shape[: value.ndim - len(shape)]
-            rows[name] = value.reshape(-1, *shape)
-        count = next(iter(rows.values())).shape[0]
-        results = self.replay.sites(jax.random.split(rng_key, count), rows, names)
+        if not wanted:
+            return {}
+        name = next(iter(values))
+        leading = values[name].shape[: values[name].ndim - len(self.structure.sites[name].shape)]
+        rows = {name: value.reshape(-1, *self.structure.sites[name].shape) for name, value in held.items()}
+        results = self.replay.sites(jax.random.split(rng_key, math.prod(leading)), rows, wanted)
         return {name: np.asarray(value).reshape(leading + value.shape[1:]) for name, value in results.items()}
 
     # ------------------------------------------------------------------ density
@@ -405,6 +422,15 @@ class ConditionedDistribution:
             if kind:
                 raise ValueError(f"Site '{name}' is {kind} and latent: it has no density. Expected it to be given.")
 
+    def _log_acceptance(self) -> Float[Array, "*batch"]:
+        """Log share of the network's draws that lie inside supports that depend on other sites."""
+        if not self._dynamic_sites:
+            return jnp.zeros(self.batch_shape)
+        rows, patterns = self._rows((ACCEPTANCE_DRAWS,))
+        inside = self._inside(self.joint.draw(jax.random.key(0), rows, patterns, DEFAULT_STEPS))
+        share = inside.reshape(ACCEPTANCE_DRAWS, *self.batch_shape).mean(0)
+        return jnp.log(jnp.maximum(share, 1 / ACCEPTANCE_DRAWS))
+
     def _supported(self, full: Mapping[str, Array], leading: tuple[int, ...]) -> Bool[Array, "*leading"]:
         inside = jnp.ones(leading, bool)
         for name in self.latent_sites:
@@ -412,6 +438,6 @@ class ConditionedDistribution:
             check = jnp.asarray(site.support(full[name]))
             inside &= check.reshape(*leading, -1).all(-1)
         if self._dynamic_sites:
-            rows = {n: v.reshape(-1, *self.structure.sites[n].shape) for n, v in self._sample_sites(full).items()}
+            rows = {name: value.reshape(-1, *self.structure.sites[name].shape) for name, value in full.items()}
             inside &= self.replay.inside(rows, self._dynamic_sites).reshape(leading)
         return inside

@@ -34,7 +34,6 @@ GROUPS = (
     "sample_stats",
     "prior",
     "prior_predictive",
-    "sample_stats_prior",
     "observed_data",
     "constant_data",
 )
@@ -91,7 +90,7 @@ def to_inference_data(
     predictive
         Replicates of given data sites, shaped as `draws`, for ``posterior_predictive``.
     log_density
-        ``(num_samples, *batch_shape)``, stored as ``lp`` in ``sample_stats`` (nothing given: ``sample_stats_prior``).
+        ``(num_samples, *batch_shape)``, stored as ``lp`` in ``sample_stats``.
     num_chains
         Divides ``num_samples``.
     coords
@@ -142,7 +141,7 @@ def to_inference_data(
     _place_given(frame, groups, given)
     if log_density is not None:
         lp = frame.drawn("log_density", log_density, (), ())
-        groups["sample_stats" if given or restricted else "sample_stats_prior"]["lp"] = lp
+        groups["sample_stats"]["lp"] = lp
     _place_constants(frame, groups, constants or {}, dims or {})
     return _tree(groups, stored_labels(coords) | stored_labels(batch_coords), library_attributes(attrs))
 

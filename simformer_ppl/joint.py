@@ -100,14 +100,15 @@ class LearnedJoint:
         """Standardised condition of a batch."""
         values = self.standardisation.forward(channels)
         tokens = jnp.asarray(tokens)
-        return Condition(values, tokens, tokens[:, self.layout.token_of_channel], self.attention(tokens, values))
+        given = tokens[:, self.layout.token_of_channel]
+        return Condition(values, tokens, given, self.attention(tokens, jnp.where(given, values, 0.0)))
 
 
 @partial(jax.jit, static_argnames="num_steps")
 def _draw(joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, tokens: Array, *, num_steps: int) -> Array:
     condition = joint.condition(channels, tokens)
     denoiser = joint.process.denoiser(nnx.merge(joint.graph, joint.parameters), condition)
-    draws = dpm_solver(rng_key, denoiser, channels.shape, joint.process.grid(num_steps))
+    draws = dpm_solver(rng_key, denoiser, channels.shape, joint.process.grid(num_steps - 1))
     return jnp.where(condition.channels, channels, joint.standardisation.inverse(draws))
 
 

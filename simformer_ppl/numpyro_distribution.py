@@ -31,12 +31,19 @@ class LatentDistribution(dist.Distribution):
         Positions of the latent scalars in each flattened latent site.
     """
 
+    pytree_aux_fields = ("_conditioned", "_places", "_whole")
+
     def __init__(self, conditioned: ConditionedDistribution, missing: dict[str, np.ndarray]):
-        self._conditioned, self._missing = conditioned, missing
+        self._conditioned = conditioned
+        self._places = tuple((name, tuple(places.tolist())) for name, places in missing.items())
         sites = [conditioned.structure.sites[name] for name in missing]
         self._whole = len(sites) == 1 and missing[sites[0].name].size == math.prod(sites[0].shape)
         event_shape = sites[0].shape if self._whole else (sum(len(places) for places in missing.values()),)
         super().__init__(conditioned.batch_shape, event_shape, validate_args=False)
+
+    @property
+    def _missing(self) -> dict[str, np.ndarray]:
+        return {name: np.array(places, int) for name, places in self._places}
 
     @property
     def support(self) -> constraints.Constraint:

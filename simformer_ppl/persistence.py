@@ -89,8 +89,8 @@ def describe_structure(structure: ModelStructure) -> dict[str, Any]:
         }
         for name, site in structure.sites.items()
     }
-    moral = structure.moral()
-    return {"sites": sites, "neighbours": [moral[i].nonzero()[0].tolist() for i in range(structure.num_tokens)]}
+    graphs = {"parents": structure.adjacency, "neighbours": structure.moral()}
+    return {"sites": sites, **{kind: [row.nonzero()[0].tolist() for row in graph] for kind, graph in graphs.items()}}
 
 
 def check_structure(saved: dict[str, Any], present: dict[str, Any]) -> None:
@@ -105,6 +105,7 @@ def check_structure(saved: dict[str, Any], present: dict[str, Any]) -> None:
         was, now = saved["sites"].get(name), present["sites"].get(name)
         if was != now:
             raise ValueError(f"Site '{name}' of the model is not the saved one: expected {was}, got {now}.")
-    for token, (was, now) in enumerate(zip(saved["neighbours"], present["neighbours"], strict=True)):
-        if was != now:
-            raise ValueError(f"Token {token}: expected the saved neighbours {was} in the graph, got {now}.")
+    for kind in ("parents", "neighbours"):
+        for token, (was, now) in enumerate(zip(saved[kind], present[kind], strict=True)):
+            if was != now:
+                raise ValueError(f"Token {token}: expected the saved {kind} {was} in the graph, got {now}.")

@@ -19,6 +19,7 @@ def redraw(
     patterns: Bool[np.ndarray, "#rows tokens"],
     draw: Callable[[PRNGKeyArray, Array, np.ndarray], Array],
     inside: Callable[[Array], Array],
+    conditions: int,
     label: str,
 ) -> Float[Array, "rows channels"]:
     """Draw the rows that are still outside again, until none is.
@@ -33,6 +34,8 @@ def redraw(
         One draw for each row: ``(rng_key, rows, patterns) -> rows``.
     inside
         Which draws are kept.
+    conditions
+        Row i belongs to condition ``i % conditions``.
     label
         Names the distribution in the error.
 
@@ -47,7 +50,7 @@ def redraw(
     """
     result = np.array(rows)
     pending = np.arange(len(result))
-    tried = accepted = 0
+    tried, accepted = np.zeros(conditions, int), np.zeros(conditions, int)
     while pending.size:
         rng_key, key = jax.random.split(rng_key)
         # whole chunks, so that few shapes are compiled; rows that are hard to place are tried many times in one call
@@ -57,11 +60,15 @@ def redraw(
         placed, first = np.unique(turns[good], return_index=True)
         result[placed] = draws[good[first]]
         pending = np.setdiff1d(pending, placed)
-        tried, accepted = tried + len(turns), accepted + len(good)
-        if tried > 2_000 and accepted < SMALLEST_ACCEPTANCE * tried:
+        tried += np.bincount(turns % conditions, minlength=conditions)
+        accepted += np.bincount(turns[good] % conditions, minlength=conditions)
+        hopeless = np.flatnonzero((tried > 2 / SMALLEST_ACCEPTANCE) & (accepted < SMALLEST_ACCEPTANCE * tried))
+        if hopeless.size:
+            first = hopeless[0]
+            which = f" (condition {first} of the batch)" if conditions > 1 else ""
             raise ValueError(
-                f"{label}: {accepted} of {tried} draws lay inside the given intervals and supports. "
-                f"Expected at least one in {1 / SMALLEST_ACCEPTANCE:.0f}; widen the intervals."
+                f"{label}{which}: {accepted[first]} of {tried[first]} draws lay inside the given intervals and the "
+                f"supports that depend on other sites. Expected at least one in {1 / SMALLEST_ACCEPTANCE:.0f}."
             )
     return jnp.asarray(result)
 

@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 from numpyro import handlers
 
+from simformer_ppl.structure.reading import NEEDS_VALUES
+
 
 @dataclass(frozen=True, eq=False)
 class Replay:
@@ -82,7 +84,7 @@ class Replay:
         self, rng_key: PRNGKeyArray, row: Mapping[str, Array], names: tuple[str, ...]
     ) -> Bool[Array, ""]:
         trace = self._trace(rng_key, row)
-        return jnp.all(jnp.stack([jnp.all(trace[name]["fn"].support(row[name])) for name in names]))
+        return jnp.all(jnp.stack([jnp.all(_law(trace, name).support(row[name])) for name in names]))
 
     @partial(jax.jit, static_argnums=0, static_argnames="names")
     def _sites_of_rows(self, keys: PRNGKeyArray, values: Mapping[str, Array], names: tuple[str, ...]) -> Any:
@@ -93,11 +95,16 @@ class Replay:
         return jax.vmap(partial(self._inside_of_row, names=names))(keys, values)
 
 
+def _law(trace: dict[str, Any], name: str) -> Any:
+    """Distribution of a site; that of its observed part, where NumPyro has split it by an ``obs_mask``."""
+    return trace[name if "fn" in trace[name] and trace[name]["type"] == "sample" else f"{name}_observed"]["fn"]
+
+
 def _over_rows(
     vectorised: Callable, single: Callable, keys: PRNGKeyArray, values: dict[str, Array], names: tuple[str, ...]
 ) -> Any:
     try:
         return vectorised(keys, values)
-    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
+    except NEEDS_VALUES:
         rows = [single(keys[i], jax.tree.map(lambda v: v[i], values), names) for i in range(len(keys))]  # noqa: B023
         return jax.tree.map(lambda *parts: jnp.stack(parts), *rows)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import xarray as xr
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from tqdm.auto import tqdm
 
 from simformer_ppl import persistence
@@ -27,7 +27,7 @@ from simformer_ppl.tokens.attention import Attention, attention_function
 from simformer_ppl.tokens.layout import TokenLayout
 from simformer_ppl.tokens.sharing import same_element
 from simformer_ppl.tokens.standardisation import fit_standardisation
-from simformer_ppl.training.checkpoint import Checkpoints
+from simformer_ppl.training.checkpoint import Checkpoints, fingerprint
 from simformer_ppl.training.fit import Trainer, train
 from simformer_ppl.training.optimiser import make_optimiser
 from simformer_ppl.training.simulate import keep_finite, simulate
@@ -35,6 +35,7 @@ from simformer_ppl.training.simulate import keep_finite, simulate
 PROCESSES = {"edm": EDM()}
 BATCH_SIZE = 64
 LEARNING_RATE = 3e-3
+CUSTOM = "custom"
 
 
 class Simformer:
@@ -62,7 +63,8 @@ class Simformer:
         function ``(conditioned[tokens], values[channels]) -> mask``.
     share_exchangeable
         Let the elements of a plate that the model cannot tell apart share their weights, so that answers follow a
-        permutation of the plate and every simulation counts for all of its elements.
+        permutation of the plate and every simulation counts for all of its elements. With ``attention="dense"`` and
+        without sharing, the network knows nothing of the model's structure.
     process
         The diffusion process: ``"edm"``.
     network
@@ -116,7 +118,7 @@ class Simformer:
         self._replay = Replay(model, tuple(model_args), dict(model_kwargs or {}))
         self.share_exchangeable = share_exchangeable
         self._layout = TokenLayout.of(self.structure, share_exchangeable=share_exchangeable)
-        self._attend = attention_function(attention, self.structure)
+        self._attend = attention_function(attention, self.structure, self._layout.num_channels)
         self._joint: LearnedJoint | None = None
 
     # ------------------------------------------------------------------ training
@@ -201,8 +203,12 @@ class Simformer:
             joint.graph, joint.layout, joint.standardisation, joint.attention, joint.process,
             make_optimiser(rate, steps), batch,
         )  # fmt: skip
+        checkpoints = None
+        if checkpoint_dir is not None:
+            settings = (jax.random.key_data(train_key), steps, batch, rate)
+            run = fingerprint(train_set, validation_set, joint.parameters, settings)
+            checkpoints = Checkpoints(checkpoint_dir, run)
         bar = tqdm(total=steps, desc="fit", unit="step", disable=not progress_bar)
-        checkpoints = None if checkpoint_dir is None else Checkpoints(checkpoint_dir)
         parameters, history = train(
             trainer, joint.parameters, train_key, train_set, validation_set, steps, bar, checkpoints
         )
@@ -314,6 +320,10 @@ class Simformer:
         configuration = persistence.read_configuration(Path(path))
         stored = configuration["options"]
         stored["network"] = NetworkConfig(**stored["network"])
+        if stored["attention"] == CUSTOM and "attention" not in options:
+            raise ValueError(
+                f"{path}: saved with an attention of your own. Expected it again: load(..., attention=...)."
+            )
         loaded = cls(model, model_args, model_kwargs, **{**stored, **options})
         persistence.check_structure(configuration["structure"], persistence.describe_structure(loaded.structure))
         template = loaded._initialise(jax.random.key(0), np.zeros((1, loaded._layout.num_channels), np.float32))
@@ -348,9 +358,7 @@ class Simformer:
 
     def _initialise(self, rng_key: PRNGKeyArray, channels: np.ndarray) -> LearnedJoint:
         layout = self._layout
-        relations = token_relations(self.structure.adjacency, self.structure.moral())
-        if self.share_exchangeable:
-            relations = np.concatenate([relations, same_element(self.structure)[None]])
+        relations = self._relations()
         index = TokenIndex(
             *(
                 tuple(part.tolist())
@@ -364,6 +372,13 @@ class Simformer:
         standardisation = fit_standardisation(channels, ~layout.is_one_hot, layout.group_of_channel)
         return LearnedJoint(parameters, standardisation, graph, layout, self._attend, PROCESSES[self.process])
 
+    def _relations(self) -> Bool[np.ndarray, "relations tokens tokens"] | None:
+        """Pairs of tokens that get an attention bias of their own; none for a network that is not to know them."""
+        known = token_relations(self.structure.adjacency, self.structure.moral())
+        if self.share_exchangeable:
+            return np.concatenate([known, same_element(self.structure)[None]])
+        return known if isinstance(self.attention, str) and self.attention == "moral" else None
+
     def _configuration(self) -> dict[str, Any]:
         return {
             "options": {
@@ -371,7 +386,7 @@ class Simformer:
                 "data_sites": [name for name, site in self.structure.sites.items() if site.is_data],
                 "coords": {name: np.asarray(values).tolist() for name, values in self.coords.items()},
                 "dims": {name: list(names) for name, names in self.dims.items()},
-                "attention": self.attention if isinstance(self.attention, str) else "moral",
+                "attention": self.attention if isinstance(self.attention, str) else CUSTOM,
                 "share_exchangeable": self.share_exchangeable,
                 "process": self.process,
                 "network": self.network_config._asdict(),

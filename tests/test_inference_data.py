@@ -134,7 +134,7 @@ def test_log_density_and_replicates(schools):
     np.testing.assert_array_equal(tree.sample_stats.lp.values.ravel(), lp)
     assert set(tree.posterior_predictive.data_vars) == {"y"}
     prior = to_inference_data(schools, draws_of(schools, ["mu"]), given={}, log_density=lp)
-    assert "lp" in prior.sample_stats_prior
+    assert "lp" in prior.sample_stats
     with pytest.raises(ValueError, match=r"site 'y' is not given"):
         to_inference_data(
             schools,

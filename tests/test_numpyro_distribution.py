@@ -39,6 +39,12 @@ def test_gradient_of_log_prob_is_the_score_of_the_exact_conditional(chain, gauss
     )
 
 
+def test_passes_through_jit_as_an_argument(chain):
+    law = chain.condition(y=Y, a=0.5).as_numpyro()
+    b = jnp.zeros(3)
+    np.testing.assert_allclose(jax.jit(lambda d, v: d.log_prob(v))(law, b), law.log_prob(b), atol=1e-4)
+
+
 def test_used_in_another_model(chain):
     law = chain.condition(y=Y, a=0.5).as_numpyro()
 

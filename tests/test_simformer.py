@@ -44,9 +44,9 @@ def test_every_kind_of_attention_trains_and_draws(attention):
         ({"attention": "sparse"}, "attention: expected 'moral'"),
         ({"attention": np.ones((3, 3), bool)}, r"attention: expected a bool matrix of shape \(7, 7\)"),
         ({"process": "ddpm"}, r"process: expected one of \['edm'\], got 'ddpm'"),
-        ({"sites": ["a", "nope"]}, "nope"),
-        ({"data_sites": ["nope"]}, "nope"),
-        ({"dims": {"y": ["one", "two"]}}, "y"),
+        ({"sites": ["a", "nope"]}, r"sites: unknown \['nope'\]"),
+        ({"data_sites": ["nope"]}, r"data_sites: unknown \['nope'\]"),
+        ({"dims": {"y": ["one", "two"]}}, r"site 'y'"),
     ],
 )
 def test_bad_options_are_named(options, message):
@@ -156,3 +156,65 @@ def test_sharing_can_be_declined():
     values = {"spread": 0.7, "level": np.array([0.9, -1.2, 0.1])}
     one, other = (apart.condition(y=data).log_prob(values) for data in (y, y[::-1]))
     assert abs(float(one - other)) > 1e-5
+
+
+def test_an_attention_of_ones_own_must_be_passed_again_to_load(tmp_path):
+    own = np.tri(7, dtype=bool)
+    simformer = Simformer(chain_model, attention=own, network=SMALL).fit(jax.random.key(0), 100, **SHORT)
+    simformer.save(tmp_path / "own")
+    with pytest.raises(ValueError, match="an attention of your own"):
+        Simformer.load(tmp_path / "own", chain_model)
+    loaded = Simformer.load(tmp_path / "own", chain_model, attention=own)
+    ours, theirs = (s.condition(y=0.0).draw(jax.random.key(0), (3,))["a"] for s in (simformer, loaded))
+    assert jnp.array_equal(ours, theirs)
+
+
+def test_an_attention_function_of_the_wrong_shape_is_refused_at_once():
+    with pytest.raises(ValueError, match=r"attention: expected a function that returns a bool mask of shape \(7, 7\)"):
+        Simformer(chain_model, attention=lambda conditioned, values: jnp.ones((3, 3), bool))
+
+
+def test_an_attention_function_sees_given_values_only():
+    # a mask that shuts every token off once it sees a value that is not given
+    def nosy(conditioned, values):
+        return jnp.where(jnp.any((values != 0) & ~conditioned), jnp.zeros((7, 7), bool), jnp.ones((7, 7), bool))
+
+    simformer = Simformer(chain_model, attention=nosy, network=SMALL).fit(jax.random.key(0), 100, **SHORT)
+    condition = simformer._joint.condition(jnp.full((1, 7), 5.0), np.array([[True] + [False] * 6]))
+    assert condition.mask.all()
+
+
+def test_supports_that_read_a_nuisance_are_not_used_to_reject():
+    def model(y=None):
+        scale = numpyro.sample("scale", dist.Uniform(1.0, 10.0))
+        x = numpyro.sample("x", dist.Uniform(0.0, scale))
+        numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+
+    simformer = Simformer(model, sites=["x", "y"], network=SMALL)
+    assert simformer.structure.sites["x"].support_reads == {"scale"}
+    simformer.fit(jax.random.key(0), 200, **SHORT)
+    assert simformer.condition(y=3.0)._dynamic_sites == ()
+    whole = Simformer(model, network=SMALL).fit(jax.random.key(0), 200, **SHORT)
+    assert whole.condition(y=3.0)._dynamic_sites == ("x",)
+
+
+def test_replicates_follow_drawn_deterministic_tokens():
+    def model(y=None):
+        hidden = numpyro.sample("hidden", dist.Normal(0.0, 2.0))
+        level = numpyro.deterministic("level", 3.0 * hidden)
+        numpyro.sample("y", dist.Normal(level, 0.1), obs=y)
+
+    simformer = Simformer(model, sites=["level", "y"], network=SMALL).fit(jax.random.key(0), 500, **SHORT)
+    tree = simformer.condition(y=2.0).sample(jax.random.key(0), 200, predictive=True)
+    level, replicate = tree["posterior"]["level"].values.ravel(), tree["posterior_predictive"]["y"].values.ravel()
+    np.testing.assert_allclose(replicate, level, atol=5 * 0.1)
+
+
+def test_a_model_of_data_alone_has_replicates():
+    def model(x=None, y=None):
+        x = numpyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+        numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+
+    simformer = Simformer(model, network=SMALL).fit(jax.random.key(0), 100, **SHORT)
+    tree = simformer.condition(y=0.5).sample(jax.random.key(0), 8, predictive=True)
+    assert set(tree["posterior_predictive"].data_vars) == {"x", "y"}

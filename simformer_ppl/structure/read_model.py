@@ -185,6 +185,7 @@ def _sites(trace: ModelTrace, reading: Reading, names: Collection[str], blocks: 
             shape=traced.shape,
             support=support,
             support_is_static=is_static,
+            support_reads=reading.support_reads.get(name, frozenset()),
             plates=traced.plates,
             dims=traced.dims,
             is_data=False,

@@ -22,6 +22,9 @@ from simformer_ppl.structure.tracing import ModelTrace, trace_with_key
 ScalarGraph = Bool[np.ndarray, "scalars scalars"]
 
 # Raised where a program asks for the value of something that is traced without one.
+HIDDEN_NOISE = "hidden noise"
+"""Stands among the sites that a support reads, for noise that is no site."""
+
 NEEDS_VALUES = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
@@ -44,6 +47,8 @@ class Reading:
         Directed graph over noise sources and scalars, row = child.
     supports
         Static support per node, and whether it is exact.
+    support_reads
+        Per node whose support is not static, the sample sites it reads; :data:`HIDDEN_NOISE` among them, if any.
     deterministics
         Per deterministic site, the sample sites it reads and whether it reads hidden noise.
     info
@@ -58,6 +63,7 @@ class Reading:
     num_noise: int
     scalars: ScalarGraph
     supports: dict[str, tuple[constraints.Constraint, bool]]
+    support_reads: dict[str, frozenset[str]]
     deterministics: dict[str, tuple[frozenset[str], bool]]
     info: list[str]
     given: Callable[[Mapping[str, np.ndarray]], ScalarGraph] | None
@@ -74,6 +80,7 @@ def read_laws(
     """Interpret the laws of all sites."""
     laws = trace_laws(model, args, kwargs, trace, deterministic_nodes)
     found, info = laws.interpret()
+    deterministics = _deterministic_reads(laws, found)
 
     def simulate(key: jax.Array) -> dict[str, jax.Array]:
         _, messages = trace_with_key(model, args, kwargs, key)
@@ -84,7 +91,8 @@ def read_laws(
         num_noise=laws.num_noise,
         scalars=parent_matrix(laws, found),
         supports={name: _support(found[name]) for name in laws.nodes},
-        deterministics=_deterministic_reads(laws, found),
+        support_reads=_support_reads(laws, found, deterministics),
+        deterministics=deterministics,
         info=info,
         given=lambda values: parent_matrix(laws, laws.interpret(values)[0]),
         exchangeable=lambda full, shapes: exchangeable_plates(laws, simulate, full, shapes),
@@ -109,14 +117,17 @@ def read_densely(
             supports[name] = _agreed_support(first[traced]["fn"], second.get(traced, first[traced])["fn"])
     deterministics: dict[str, tuple[frozenset[str], bool]] = {}
     earlier: set[str] = set()
+    support_reads = {}
     for name, site in trace.sites.items():
+        if name in nodes and not supports[name][1]:
+            support_reads[name] = frozenset(earlier)
         if site.is_deterministic:
             deterministics[name] = (frozenset(earlier), trace.num_keys > 0)
         else:
             earlier.add(name)
     scalars = np.tri(num_scalars, k=-1, dtype=bool)
     info = ["every site: the model needs values to be traced, so each scalar is taken to read all before it"]
-    return trace, Reading(nodes, 0, scalars, supports, deterministics, info, None, None)
+    return trace, Reading(nodes, 0, scalars, supports, support_reads, deterministics, info, None, None)
 
 
 def _support(law: SiteLaw) -> tuple[constraints.Constraint, bool]:
@@ -140,13 +151,34 @@ def _deterministic_reads(laws: Laws, found: dict[str, SiteLaw]) -> dict[str, tup
     starts = laws.starts()
     reads: dict[str, tuple[frozenset[str], bool]] = {}
     for name in laws.trace.deterministic:
-        bitset = found[name].output.all_reads()
-        names: set[str] = set()
-        is_random = bool(bitset & ((1 << laws.num_noise) - 1))
-        for node in laws.nodes:
-            if bitset >> starts[node] & ((1 << laws.trace.sites[node].size) - 1):
-                through, noisy = reads.get(node, (frozenset({node}), False))
-                names |= through
-                is_random |= noisy
-        reads[name] = (frozenset(names), is_random)
+        reads[name] = _sample_sites_read(laws, found[name].output.all_reads(), starts, reads)
     return reads
+
+
+def _support_reads(
+    laws: Laws, found: dict[str, SiteLaw], deterministics: dict[str, tuple[frozenset[str], bool]]
+) -> dict[str, frozenset[str]]:
+    starts = laws.starts()
+    reads = {}
+    for name in laws.nodes:
+        if not _support(found[name])[1]:
+            bitset = 0
+            for parameter in found[name].parameters:
+                bitset |= parameter.all_reads()
+            names, is_random = _sample_sites_read(laws, bitset, starts, deterministics)
+            reads[name] = names | {HIDDEN_NOISE} if is_random else names
+    return reads
+
+
+def _sample_sites_read(
+    laws: Laws, bitset: int, starts: Mapping[str, int], deterministics: Mapping[str, tuple[frozenset[str], bool]]
+) -> tuple[frozenset[str], bool]:
+    """Sample sites among the scalars of a bitset, and whether hidden noise is; deterministic nodes looked through."""
+    names: set[str] = set()
+    is_random = bool(bitset & ((1 << laws.num_noise) - 1))
+    for node in laws.nodes:
+        if bitset >> starts[node] & ((1 << laws.trace.sites[node].size) - 1):
+            through, noisy = deterministics.get(node, (frozenset({node}), False))
+            names |= through
+            is_random |= noisy
+    return frozenset(names), is_random

@@ -20,6 +20,8 @@ class Site:
         Constraint with concrete parameters that encloses every value. The exact one where it depends on nothing drawn.
     support_is_static
         False if the exact support depends on other sites: draws inside ``support`` may then still lie outside it.
+    support_reads
+        The sample sites that the exact support reads; ``"hidden noise"`` among them, if it reads noise that is no site.
     plates
         Enclosing plates, outermost first.
     dims
@@ -50,6 +52,7 @@ class Site:
     shape: tuple[int, ...]
     support: constraints.Constraint
     support_is_static: bool
+    support_reads: frozenset[str]
     plates: tuple[str, ...]
     dims: tuple[str, ...]
     is_data: bool

@@ -11,12 +11,12 @@ from jaxtyping import Array, Bool, Float
 from simformer_ppl.structure import ModelStructure, graph
 
 AttentionFunction = Callable[[Bool[Array, "batch tokens"], Float[Array, "batch channels"]], Bool[Array, "#b n n"]]
-"""``(conditioned, standardised values) -> mask``, batched, row = query."""
+"""``(conditioned, standardised given values, 0 elsewhere) -> mask``, batched, row = query."""
 
 Attention = Literal["moral", "dense", "directed"] | Bool[np.ndarray, "tokens tokens"] | Callable[[Array, Array], Array]
 
 
-def attention_function(attention: Attention, structure: ModelStructure) -> AttentionFunction:
+def attention_function(attention: Attention, structure: ModelStructure, num_channels: int) -> AttentionFunction:
     """The mask of a batch of examples as a JAX function of what is given in each.
 
     Parameters
@@ -25,15 +25,18 @@ def attention_function(attention: Attention, structure: ModelStructure) -> Atten
         A kind, a matrix, or a function of one example.
     structure
         The model's structure.
+    num_channels
+        Length of the values that a function sees.
 
     Raises
     ------
     ValueError
-        If the kind is unknown, or a matrix has the wrong shape or dtype.
+        If the kind is unknown, or a matrix or what a function returns has the wrong shape or dtype.
     """
     tokens = structure.num_tokens
     if callable(attention):
-        each = jax.vmap(attention)
+        _check_mask(attention, tokens, num_channels)
+        each = jax.vmap(lambda conditioned, values: attention(conditioned, values) | jnp.eye(tokens, dtype=bool))
         return lambda conditioned, values: each(jnp.broadcast_to(conditioned, (len(values), tokens)), values)
     if isinstance(attention, str):
         if attention == "dense":
@@ -52,3 +55,13 @@ def attention_function(attention: Attention, structure: ModelStructure) -> Atten
         )
     own = jnp.asarray(matrix | np.eye(tokens, dtype=bool))[None]
     return lambda conditioned, values: own
+
+
+def _check_mask(attention: Callable[[Array, Array], Array], tokens: int, num_channels: int) -> None:
+    conditioned, values = jax.ShapeDtypeStruct((tokens,), bool), jax.ShapeDtypeStruct((num_channels,), np.float32)
+    mask = jax.eval_shape(attention, conditioned, values)
+    if mask.shape != (tokens, tokens) or mask.dtype != bool:
+        raise ValueError(
+            f"attention: expected a function that returns a bool mask of shape {(tokens, tokens)}, "
+            f"got {mask.dtype} {mask.shape}."
+        )

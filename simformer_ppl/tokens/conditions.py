@@ -1,7 +1,8 @@
 """What a user gives (values, missing entries, intervals), read into the state of every token."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -9,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Array, ArrayLike, Bool, Float
+from numpyro.distributions import constraints
 
 from simformer_ppl.structure import Site
 from simformer_ppl.tokens.layout import TokenLayout
-from simformer_ppl.tokens.transforms import scalar_support
+from simformer_ppl.tokens.transforms import box_bounds, scalar_support
 
 type Values = Array | np.ndarray
 """Traced by JAX, or known now and then checked."""
@@ -103,7 +105,7 @@ def read_values(site: Site, value: Any) -> Values:
 
     Returns
     -------
-    Array of ``(*batch, *site.shape)``: float32, or the traced value as it is.
+    Array of ``(*batch, *site.shape)``: float64, or the traced value as it is.
 
     Raises
     ------
@@ -114,13 +116,15 @@ def read_values(site: Site, value: Any) -> Values:
     value = _broadcast(site, value)
     if isinstance(value, jax.core.Tracer):
         return value
-    value = np.asarray(value, np.float32)
+    value = np.asarray(value, np.float64)
     missing = np.isnan(value)
     if site.is_elementwise:
-        inside = np.asarray(scalar_support(site)(np.where(missing, 0.0, value))) | missing
+        # a bound may differ from its float32 value: what equals it in either precision is inside
+        support, filled = scalar_support(site), np.where(missing, 0.0, value)
+        inside = _holds(support, filled) | _holds(support, filled.astype(np.float32)) | missing
     else:
         event = tuple(range(-site.event_dim, 0))
-        inside = np.asarray(site.support(value)) | missing.all(event)
+        inside = np.asarray(site.support(value.astype(np.float32))) | missing.all(event)
         if (missing.any(event) & ~missing.all(event)).any():
             raise ValueError(
                 f"Site '{site.name}': part of an event is missing, but its support is not elementwise "
@@ -236,7 +240,7 @@ def encode_given(
     without batch axes where the pattern is the same everywhere.
     """
     channels, tokens = [], []
-    for name, site in layout.sites.items():
+    for name in layout.sites:
         part = layout.channel_slices[name]
         width = part.stop - part.start
         per_token = layout.transforms[name].channels_per_token
@@ -244,14 +248,69 @@ def encode_given(
             channels.append(jnp.zeros((*given.batch_shape, width)))
             tokens.append(np.zeros((*given.batch_shape, width // per_token), bool))
             continue
-        encoded = layout.transforms[name].forward(jnp.asarray(given.values[name]))
-        present = _present_tokens(site, given.values[name])
-        encoded = jnp.where(np.repeat(present, per_token, -1), encoded, 0.0)
+        encoded, present = encode_values(layout, name, given.values[name])
         channels.append(jnp.broadcast_to(encoded, (*given.batch_shape, width)))
         tokens.append(np.broadcast_to(present, (*given.batch_shape, width // per_token)))
     pattern = np.concatenate(tokens, -1)
     flat = pattern.reshape(-1, pattern.shape[-1])
     return jnp.concatenate(channels, -1), flat[0] if (flat == flat[:1]).all() else pattern
+
+
+def encode_values(
+    layout: TokenLayout, name: str, value: Values
+) -> tuple[Float[Array, "*batch channels"], Bool[np.ndarray, "*batch tokens"]]:
+    """Channels of the values given for a site (0 where missing), and which of its tokens are given.
+
+    Raises
+    ------
+    ValueError
+        If a value lies on the edge of its support, which the map to channels sends to infinity.
+    """
+    site, transform = layout.sites[name], layout.transforms[name]
+    present = _present_tokens(site, value)
+    with jax.ensure_compile_time_eval() if isinstance(value, np.ndarray) else nullcontext():
+        encoded = transform.forward(jnp.asarray(value))
+        encoded = jnp.where(np.repeat(present, transform.channels_per_token, -1), encoded, 0.0)
+    if isinstance(value, np.ndarray) and not np.isfinite(encoded).all():
+        raise ValueError(
+            f"Site '{name}': expected values inside {_describe(site)}, got one on its edge, where the density of a "
+            "conditional is not defined."
+        )
+    return encoded, present
+
+
+def merge_values(site: Site, old: Values, new: Values) -> Values:
+    """Add to the values given for a site.
+
+    Raises
+    ------
+    ValueError
+        If a scalar is given twice.
+    """
+    if isinstance(old, np.ndarray) and isinstance(new, np.ndarray) and (np.isnan(old) | np.isnan(new)).all():
+        return np.where(np.isnan(old), new, old)
+    raise ValueError(f"Site '{site.name}' is given twice. Expected every scalar of it once.")
+
+
+def name_batch(given: Given, site: str, dims: tuple[str, ...], coords: Mapping[str, Any]) -> Given:
+    """Name the batch axes after those of a DataArray.
+
+    Raises
+    ------
+    ValueError
+        If another site has named them otherwise, or has other labels there.
+    """
+    if not dims:
+        return given
+    if given.batch_dims not in (None, dims):
+        raise ValueError(f"Site '{site}': expected the batch dims {given.batch_dims} of the other sites, got {dims}.")
+    for dim, labels in coords.items():
+        if dim in given.batch_coords and not np.array_equal(given.batch_coords[dim], labels):
+            raise ValueError(
+                f"Site '{site}': expected the labels {list(np.asarray(given.batch_coords[dim]))} along '{dim}', as the "
+                f"other sites have, got {list(np.asarray(labels))}."
+            )
+    return replace(given, batch_dims=dims, batch_coords={**given.batch_coords, **coords})
 
 
 def _present_tokens(site: Site, value: Values) -> Bool[np.ndarray, "*batch tokens"]:
@@ -265,6 +324,13 @@ def _present_tokens(site: Site, value: Values) -> Bool[np.ndarray, "*batch token
         present = present.all(tuple(range(-site.event_dim, 0)))
     present = present.reshape(*batch, -1)
     return np.repeat(present, tokens // present.shape[-1], -1)
+
+
+def _holds(support: constraints.Constraint, value: np.ndarray) -> np.ndarray:
+    bounds = box_bounds(support)
+    if bounds is None:
+        return np.asarray(support(value))
+    return (value >= bounds[0]) & (value <= bounds[1])
 
 
 def _broadcast(site: Site, value: Any) -> Values:

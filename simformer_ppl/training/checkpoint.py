@@ -1,5 +1,6 @@
 """Arrays to disk and back through Orbax."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,15 @@ def unflatten[Tree](template: Tree, arrays: Mapping[str, np.ndarray]) -> Tree:
     return jax.tree_util.tree_map_with_path(leaf, template)
 
 
+def fingerprint(*parts: Any) -> str:
+    """Hash of trees of arrays and numbers: equal for equal runs."""
+    digest = hashlib.sha256()
+    for name, leaf in flatten(parts).items():
+        digest.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
 class Checkpoints:
     """The state of training in a folder, newest kept.
 
@@ -41,9 +51,24 @@ class Checkpoints:
     ----------
     folder
         Made if it is not there.
+    run
+        Fingerprint of the run: a folder holds one.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds the state of another run.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, run: str):
+        label = Path(folder) / "run.txt"
+        if label.exists() and label.read_text() != run:
+            raise ValueError(
+                f"checkpoint_dir: {folder} holds another run (other simulations, key, settings or starting weights). "
+                "Expected a new folder, or the same call to go on with it."
+            )
+        label.parent.mkdir(parents=True, exist_ok=True)
+        label.write_text(run)
         options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True)
         self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options)
 

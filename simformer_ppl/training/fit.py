@@ -90,7 +90,9 @@ class Trainer:
         given = draw_conditioned(mask_key, channels.shape[0], layout.is_data, layout.unit_of_token)
         values = self.standardisation.forward(channels)
         target = self.standardisation.forward(layout.dequantise(quantum_key, channels))
-        condition = Condition(values, given, given[:, layout.token_of_channel], self.attention(given, values))
+        channels_given = given[:, layout.token_of_channel]
+        mask = self.attention(given, jnp.where(channels_given, values, 0.0))
+        condition = Condition(values, given, channels_given, mask)
         return denoising_loss(noise_key, self.process, nnx.merge(self.graph, parameters), condition, target)
 
     def step(self, state: TrainingState, rng_key: PRNGKeyArray, data: Array) -> tuple[TrainingState, Array]:
@@ -127,10 +129,15 @@ class Trainer:
 
         The same masks and noise every time, so that losses compare.
         """
-        losses = jax.lax.map(
-            lambda key: self.loss(state.average, key, data), jax.random.split(rng_key, VALIDATION_REPEATS)
-        )
-        loss = losses.mean()
+        # in batches, and short of the remainder: a large held-out set at once may not fit into memory
+        size = min(self.batch_size, len(data))
+        batches = data[: len(data) // size * size].reshape(-1, size, data.shape[1])
+
+        def repeat(key: PRNGKeyArray) -> Float[Array, " batches"]:
+            keys = jax.random.split(key, len(batches))
+            return jax.lax.map(lambda pair: self.loss(state.average, *pair), (keys, batches))
+
+        loss = jax.lax.map(repeat, jax.random.split(rng_key, VALIDATION_REPEATS)).mean()
         better = loss < state.best_loss
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.average, state.best)
         state = state._replace(best=best, best_loss=jnp.where(better, loss, state.best_loss))
@@ -175,7 +182,10 @@ def train(
     data, held_out = jax.device_put((training_set, validation_set), placement)
     state = trainer.start(parameters)
     stored = checkpoints.newest(state) if checkpoints else None
-    state = state if stored is None else jax.device_put(stored, placement)
+    # the weights that training starts from count as the best so far
+    state = (
+        trainer.validate(state, validation_key, held_out)[0] if stored is None else jax.device_put(stored, placement)
+    )
     done, history = int(state.step), []
     bar.update(done)
     try:
@@ -191,6 +201,7 @@ def train(
                 if checkpoints:
                     checkpoints.write(done, state)
     except KeyboardInterrupt:
+        state, _ = trainer.validate(state, validation_key, held_out)
         warnings.warn(
             f"Training was interrupted at step {done} of {num_steps}; the best weights so far are kept. "
             "Call fit again to go on from them.",

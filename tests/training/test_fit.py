@@ -79,6 +79,12 @@ def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(small, tmp_path, mon
     assert jnp.array_equal(draws_of(resumed), draws_of(small))
 
 
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    Simformer(chain_model, network=SMALL).fit(jax.random.key(0), 500, checkpoint_dir=tmp_path, **SHORT)
+    with pytest.raises(ValueError, match="holds another run"):
+        Simformer(chain_model, network=SMALL).fit(jax.random.key(1), 500, checkpoint_dir=tmp_path, **SHORT)
+
+
 def test_an_interrupt_keeps_the_weights_so_far(monkeypatch):
     from simformer_ppl.training import fit as training
 
@@ -96,12 +102,32 @@ def test_an_interrupt_keeps_the_weights_so_far(monkeypatch):
     assert jnp.isfinite(draws_of(simformer)).all()
 
 
-def test_best_weights_are_those_of_the_lowest_validation_loss():
+def fit_until(simformer, step, monkeypatch):
+    """Interrupt the run of the test below at a step."""
+    from simformer_ppl.training import fit as training
+
+    run = training.Trainer.run
+
+    def interrupt(self, state, rng_key, data, count):
+        if int(state.step) >= step:
+            raise KeyboardInterrupt
+        return run(self, state, rng_key, data, count)
+
+    monkeypatch.setattr(training.Trainer, "run", interrupt)
+    simformer.fit(jax.random.key(0), 40, num_steps=3_000, batch_size=32, validation_fraction=0.5, progress_bar=False)
+
+
+def test_best_weights_are_those_of_the_lowest_validation_loss(monkeypatch):
     # twenty simulations are soon learned by heart: the last weights are worse than the best
     simformer = Simformer(chain_model, network=SMALL)
     simformer.fit(jax.random.key(0), 40, num_steps=3_000, batch_size=32, validation_fraction=0.5, progress_bar=False)
     losses = simformer.history["validation_loss"].values
     assert losses.argmin() < len(losses) - 1
+    # the weights kept are those of that step: a run that stops there gives the same network
+    again = Simformer(chain_model, network=SMALL)
+    with pytest.warns(RuntimeWarning, match="interrupted"):
+        fit_until(again, simformer.history["step"].values[losses.argmin()], monkeypatch)
+    assert jnp.array_equal(draws_of(again), draws_of(simformer))
 
 
 def broken_model(y=None):
@@ -133,7 +159,7 @@ def test_too_many_bad_simulations_are_an_error():
         ({"num_steps": 0}, "num_steps: expected a positive number, got 0"),
         ({"batch_size": -1}, "batch_size: expected a positive number, got -1"),
         ({"validation_fraction": 1.5}, "validation_fraction: expected a number between 0 and 1, got 1.5"),
-        ({"simulations": {"a": np.zeros(5)}}, "b"),
+        ({"simulations": {"a": np.zeros(5)}}, r"'b'"),
         ({"simulations": {"a": np.zeros(5), "b": np.zeros((5, 2)), "y": np.zeros((5, 3))}}, "'b'"),
     ],
 )
@@ -149,6 +175,8 @@ from tests.conftest import chain_model
 assert len(jax.devices()) == {devices}
 simformer = Simformer(chain_model, network=NetworkConfig(width=16, depth=2, heads=2))
 simformer.fit(jax.random.key(0), 500, num_steps=20, batch_size=32, progress_bar=False)
+from simformer_ppl.training.fit import batch_sharding
+assert batch_sharding(32).mesh.size == {devices}
 np.save({path!r}, simformer.condition(y=0.0).draw(jax.random.key(1), (20,))["b"])
 """
 
@@ -163,9 +191,3 @@ def test_eight_devices_give_the_result_of_one(tmp_path):
         results.append(np.load(path))
     # sums over the batch are taken in another order
     np.testing.assert_allclose(results[0], results[1], atol=1e-3)
-
-
-def test_batches_are_spread_over_the_devices():
-    from simformer_ppl.training.fit import batch_sharding
-
-    assert batch_sharding(128).mesh.size == max(k for k in range(1, len(jax.devices()) + 1) if 128 % k == 0)
