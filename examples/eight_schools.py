@@ -55,7 +55,7 @@ def model(standard_error, y=None):
 # Every scalar is a token. Which token reads which is derived from the model's code, never written by hand.
 
 # %%
-simformer = Simformer(model, (standard_error,), coords={"school": schools})
+simformer = Simformer(model, (standard_error,), coords={"school": schools}, dims={"standard_error": ["school"]})
 print(simformer)
 
 figure, axes = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")

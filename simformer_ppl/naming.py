@@ -21,6 +21,7 @@ __all__ = [
     "SIMULATION_DIM",
     "Dims",
     "check_batch_dims",
+    "check_coords",
     "default_batch_dims",
     "find_record",
     "find_site",
@@ -82,6 +83,44 @@ def resolve_dims(structure: ModelStructure, dims: Mapping[str, Sequence[str]] | 
             if dim in names.values():
                 raise ValueError(f"site {name!r} has the dim {dim!r}, which is a site's name: choose another in dims")
     return resolved
+
+
+def check_coords(
+    structure: ModelStructure,
+    arguments: Mapping[str, np.ndarray],
+    dims: Mapping[str, Sequence[str]],
+    coords: Mapping[str, Any],
+) -> None:
+    """Refuse coordinates and names of axes that fit nothing in the model.
+
+    Parameters
+    ----------
+    structure
+        The model.
+    arguments
+        Its arguments that are arrays.
+    dims
+        Names of the axes, by site or argument.
+    coords
+        Labels by dim.
+
+    Raises
+    ------
+    ValueError
+        If a name in `dims` is no site or argument, or a dim in `coords` is of none or has another length.
+    """
+    records: dict[str, Site | Deterministic] = {**structure.sites, **structure.deterministics}
+    shapes = {**{n: array.shape for n, array in arguments.items()}, **{n: r.shape for n, r in records.items()}}
+    unknown = sorted(dims.keys() - shapes.keys())
+    if unknown:
+        raise ValueError(f"dims: '{unknown[0]}' is no site or array argument; expected some of {list(shapes)}.")
+    named = {**{name: tuple(dims[name]) for name in dims}, **resolve_dims(structure, dims)}
+    lengths = {stored(dim): n for name in named for dim, n in zip(named[name], shapes[name], strict=True)}
+    for dim, labels in coords.items():
+        if stored(dim) not in lengths:
+            raise ValueError(f"coords: '{dim}' is a dim of no site; the dims are {sorted(lengths)}.")
+        if len(labels) != lengths[stored(dim)]:
+            raise ValueError(f"coords: expected {lengths[stored(dim)]} labels for '{dim}', got {len(labels)}.")
 
 
 def name_axes(name: str, shape: tuple[int, ...], own: Sequence[str], dims: Mapping[str, Sequence[str]]) -> Dims:

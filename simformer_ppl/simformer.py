@@ -17,7 +17,7 @@ from simformer_ppl.conditioned import ConditionedDistribution
 from simformer_ppl.diffusion.process import EDM
 from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.labelled_arrays import dataset_to_arrays, simulations_to_dataset
-from simformer_ppl.naming import resolve_dims
+from simformer_ppl.naming import check_coords
 from simformer_ppl.network import NetworkConfig, TokenIndex
 from simformer_ppl.network import Simformer as SimformerNetwork
 from simformer_ppl.replay import Replay
@@ -56,7 +56,7 @@ class Simformer:
     coords
         Coordinates by dim (a plate's name is its dim).
     dims
-        Names of the axes by site, where the plates do not name them.
+        Names of the axes by site, where the plates do not name them, or by array argument of the model.
     attention
         ``"moral"`` (each example's mask from the model's graph and from what is given), ``"dense"``, ``"directed"``
         (the published variant, biased, for comparison), a bool matrix ``[tokens, tokens]`` with row = query, or a JAX
@@ -110,12 +110,12 @@ class Simformer:
         if process not in PROCESSES:
             raise ValueError(f"process: expected one of {sorted(PROCESSES)}, got {process!r}.")
         self.structure = trace_structure(model, tuple(model_args), model_kwargs, sites=sites, data_sites=data_sites)
-        resolve_dims(self.structure, dims)  # refuses what does not fit before anything is trained
+        self._replay = Replay(model, tuple(model_args), dict(model_kwargs or {}))
         self.coords, self.dims = dict(coords or {}), dict(dims or {})
+        check_coords(self.structure, self._replay.array_arguments(), self.dims, self.coords)
         self.network_config = network or NetworkConfig()
         self.attention, self.process = attention, process
         self.history = xr.Dataset()
-        self._replay = Replay(model, tuple(model_args), dict(model_kwargs or {}))
         self.share_exchangeable = share_exchangeable
         self._layout = TokenLayout.of(self.structure, share_exchangeable=share_exchangeable)
         self._attend = attention_function(attention, self.structure, self._layout.num_channels)

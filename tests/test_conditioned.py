@@ -161,6 +161,7 @@ ERRORS = {
     "edge of a simplex": (lambda s: s.condition(weights=[1.0, 0.0, 0.0]), r"Site 'weights': .*on its edge"),
     "too few evaluations": (lambda s: s.condition(x=0.0).sample(jax.random.key(0), 4, num_steps=0), r"num_steps"),
     "given twice in steps": (lambda s: s.condition(rate=1.0).condition(rate=2.0), r"Site 'rate' is given twice"),
+    "ragged": (lambda s: s.condition(x=[[1.0], [2.0, 3.0]]), r"Site 'x': expected an array of shape \(4,\)"),
     "text": (lambda s: s.condition(rate="high"), r"Site 'rate': expected numbers"),
     "empty interval": (lambda s: s.condition(rate=between(2.0, 1.0)), r"low < high"),
     "interval outside": (lambda s: s.condition(rate=below(-1.0)), r"Site 'rate': no value of"),
@@ -254,6 +255,11 @@ def test_missing_entries_can_be_given_later(chain):
     assert jnp.array_equal(ours, theirs)
     with pytest.raises(ValueError, match="Site 'y' is given twice"):
         later.condition(y=np.array([1.0, NAN, NAN]))
+
+
+def test_masked_entries_are_missing(zoo):
+    masked = np.ma.masked_array([1.0, 2.0, 3.0, 4.0], mask=[0, 1, 0, 0])
+    assert repr(zoo.condition(x=masked)).endswith("x[1 of 4] | x[3 of 4])")
 
 
 def test_bounds_are_inside_a_closed_support(zoo):

@@ -47,6 +47,9 @@ def test_every_kind_of_attention_trains_and_draws(attention):
         ({"sites": ["a", "nope"]}, r"sites: unknown \['nope'\]"),
         ({"data_sites": ["nope"]}, r"data_sites: unknown \['nope'\]"),
         ({"dims": {"y": ["one", "two"]}}, r"site 'y'"),
+        ({"dims": {"z": ["one"]}}, r"dims: 'z' is no site or array argument"),
+        ({"coords": {"k": ["p", "q"]}}, r"coords: expected 3 labels for 'k', got 2"),
+        ({"coords": {"q": ["p", "q"]}}, r"coords: 'q' is a dim of no site"),
     ],
 )
 def test_bad_options_are_named(options, message):

@@ -334,7 +334,10 @@ def _holds(support: constraints.Constraint, value: np.ndarray) -> np.ndarray:
 
 
 def _broadcast(site: Site, value: Any) -> Values:
-    array = value if isinstance(value, jax.core.Tracer) else np.asarray(_plain(value))
+    try:
+        array = value if isinstance(value, jax.core.Tracer) else np.asarray(_plain(value))
+    except ValueError as error:  # nested lists of unequal lengths
+        raise ValueError(f"Site '{site.name}': expected an array of shape {site.shape}, got {value!r}.") from error
     if array.dtype.kind not in "fiub" and not isinstance(array, jax.core.Tracer):
         raise ValueError(f"Site '{site.name}': expected numbers, got an array of dtype {array.dtype}.")
     dims = len(site.shape)
@@ -349,6 +352,8 @@ def _broadcast(site: Site, value: Any) -> Values:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, np.ma.MaskedArray):
+        return np.where(np.ma.getmaskarray(value), np.nan, value.data)
     return value.values if isinstance(value, xr.DataArray) else value
 
 
