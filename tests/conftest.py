@@ -1,7 +1,5 @@
 """Models and trained networks shared by the tests."""
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,10 +8,6 @@ import numpyro.distributions as dist
 import pytest
 
 from simformer_ppl import Simformer
-
-# most of the time goes into compiling the same small programs again: keep them, from run to run too
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".pytest_cache" / "xla"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def chain_model(y=None):

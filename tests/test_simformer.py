@@ -13,7 +13,7 @@ from simformer_ppl import NetworkConfig, Simformer
 from tests.conftest import chain_model, zoo_model
 
 SHORT = {"num_steps": 50, "batch_size": 32, "progress_bar": False}
-SMALL = NetworkConfig(width=16, depth=2, heads=2)
+SMALL = NetworkConfig(width=16, depth=1, heads=2)
 
 
 def test_simulations_are_draws_from_the_prior_with_dims_and_coords(zoo):
@@ -30,9 +30,7 @@ def test_observations_passed_as_arguments_are_not_used_in_simulations():
     assert abs(simformer.simulate(jax.random.key(0), 100)["y"].values).max() < 50
 
 
-@pytest.mark.parametrize(
-    "attention", ["moral", "dense", "directed", np.ones((7, 7), bool), lambda c, v: jnp.ones((7, 7), bool)]
-)
+@pytest.mark.parametrize("attention", ["dense", "directed", lambda c, v: jnp.ones((7, 7), bool)])
 def test_every_kind_of_attention_trains_and_draws(attention):
     simformer = Simformer(chain_model, attention=attention, network=SMALL).fit(jax.random.key(0), 100, **SHORT)
     assert simformer.condition(y=0.0).draw(jax.random.key(0), (4,))["b"].shape == (4, 3)
@@ -195,10 +193,9 @@ def test_supports_that_read_a_nuisance_are_not_used_to_reject():
 
     simformer = Simformer(model, sites=["x", "y"], network=SMALL)
     assert simformer.structure.sites["x"].support_reads == {"scale"}
-    simformer.fit(jax.random.key(0), 200, **SHORT)
-    assert simformer.condition(y=3.0)._dynamic_sites == ()
-    whole = Simformer(model, network=SMALL).fit(jax.random.key(0), 200, **SHORT)
-    assert whole.condition(y=3.0)._dynamic_sites == ("x",)
+    drawn = simformer.fit(jax.random.key(0), 200, **SHORT).condition().draw(jax.random.key(1), (500,))["x"]
+    # beyond the smallest scale there is: rejected against a scale drawn apart, few would be left
+    assert float((drawn > 1.0).mean()) > 0.5
 
 
 def test_replicates_follow_drawn_deterministic_tokens():

@@ -15,7 +15,7 @@ import xarray as xr
 from simformer_ppl import NetworkConfig, Simformer
 from tests.conftest import chain_model
 
-SMALL = NetworkConfig(width=16, depth=2, heads=2)
+SMALL = NetworkConfig(width=16, depth=1, heads=2)
 SHORT = {"num_steps": 500, "batch_size": 32, "progress_bar": False}
 
 
@@ -34,22 +34,17 @@ def test_the_same_key_gives_the_same_network(small):
     xr.testing.assert_identical(again.history, small.history)
 
 
-def test_another_key_gives_another(small):
-    other = Simformer(chain_model, network=SMALL).fit(jax.random.key(1), 500, **SHORT)
-    assert not jnp.array_equal(draws_of(other), draws_of(small))
-
-
 def test_history_falls_and_holds_both_losses(small):
     assert set(small.history.data_vars) == {"training_loss", "validation_loss"}
     assert small.history["step"].values.tolist() == [250, 500]
     assert float(small.history["validation_loss"][-1]) < 1.0  # the loss of predicting nothing
 
 
-def test_simulations_may_be_passed_as_dataset_or_dict(small):
+def test_simulations_may_be_passed_as_arrays(small):
     simulations = small.simulate(jax.random.split(jax.random.key(0), 4)[0], 500)
-    for passed in (simulations, {name: simulations[name].values for name in simulations.data_vars}):
-        fitted = Simformer(chain_model, network=SMALL).fit(jax.random.key(0), simulations=passed, **SHORT)
-        assert jnp.array_equal(draws_of(fitted), draws_of(small))
+    passed = {name: simulations[name].values for name in simulations.data_vars}
+    fitted = Simformer(chain_model, network=SMALL).fit(jax.random.key(0), simulations=passed, **SHORT)
+    assert jnp.array_equal(draws_of(fitted), draws_of(small))
 
 
 def test_fitting_again_goes_on(small):
@@ -114,13 +109,13 @@ def fit_until(simformer, step, monkeypatch):
         return run(self, state, rng_key, data, count)
 
     monkeypatch.setattr(training.Trainer, "run", interrupt)
-    simformer.fit(jax.random.key(0), 40, num_steps=3_000, batch_size=32, validation_fraction=0.5, progress_bar=False)
+    simformer.fit(jax.random.key(0), 40, num_steps=1_500, batch_size=32, validation_fraction=0.5, progress_bar=False)
 
 
 def test_best_weights_are_those_of_the_lowest_validation_loss(monkeypatch):
     # twenty simulations are soon learned by heart: the last weights are worse than the best
     simformer = Simformer(chain_model, network=SMALL)
-    simformer.fit(jax.random.key(0), 40, num_steps=3_000, batch_size=32, validation_fraction=0.5, progress_bar=False)
+    simformer.fit(jax.random.key(0), 40, num_steps=1_500, batch_size=32, validation_fraction=0.5, progress_bar=False)
     losses = simformer.history["validation_loss"].values
     assert losses.argmin() < len(losses) - 1
     # the weights kept are those of that step: a run that stops there gives the same network
@@ -173,7 +168,7 @@ import jax, numpy as np
 from simformer_ppl import NetworkConfig, Simformer
 from tests.conftest import chain_model
 assert len(jax.devices()) == {devices}
-simformer = Simformer(chain_model, network=NetworkConfig(width=16, depth=2, heads=2))
+simformer = Simformer(chain_model, network=NetworkConfig(width=16, depth=1, heads=2))
 simformer.fit(jax.random.key(0), 500, num_steps=20, batch_size=32, progress_bar=False)
 from simformer_ppl.training.fit import batch_sharding
 assert batch_sharding(32).mesh.size == {devices}
