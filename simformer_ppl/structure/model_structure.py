@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import networkx as nx
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from simformer_ppl.structure import graph, plots
+from simformer_ppl.structure.exchangeability import Exchangeability
 from simformer_ppl.structure.sites import Deterministic, Site
 from simformer_ppl.structure.tables import html_table, text_table
 from simformer_ppl.structure.token_graph import Block, kept_tokens, marginal_moral, tokenise
@@ -59,27 +60,47 @@ class ModelStructure:
     _blocks: dict[str, Block] = field(default_factory=dict)
     _full: Bool[np.ndarray, "nodes nodes"] = field(default_factory=lambda: np.zeros((0, 0), bool))
     _scalar_graph: Callable[[Mapping[str, np.ndarray]], ScalarGraph] | None = None
-    _exchangeable: Callable[[], tuple[str, ...]] | None = None
+    _exchangeability: Callable[[], Exchangeability] | None = None
 
     @property
     def num_tokens(self) -> int:
         """Number of tokens."""
         return len(self.tokens)
 
-    @cached_property
+    @property
     def exchangeable(self) -> tuple[str, ...]:
         """Plates whose elements the model cannot tell apart.
 
         The graph and, at a few simulated draws, the densities stay as they are when all sites inside are permuted
         along the plate. Simulated when first asked for; a model that cannot be run has none.
         """
-        if self._exchangeable is None:
-            return ()
+        return self._alike.plates
+
+    @property
+    def constant_plates(self) -> tuple[str, ...]:
+        """Plates whose elements differ by known constants only: standard errors, covariates, group indices.
+
+        The densities stay as they are when these constants are permuted along with all sites inside.
+        """
+        return self._alike.constant_plates
+
+    @cached_property
+    def token_constants(self) -> Float[np.ndarray, "tokens constants"]:
+        """Known constants by which elements of :attr:`constant_plates` differ; NaN where one does not apply."""
+        constants = self._alike.constants
+        if constants is None:
+            return np.zeros((self.num_tokens, 0), np.float32)
+        return np.concatenate([constants[name].reshape(site.num_tokens, -1) for name, site in self.sites.items()])
+
+    @cached_property
+    def _alike(self) -> Exchangeability:
+        if self._exchangeability is None:
+            return Exchangeability()
         try:
-            return self._exchangeable()
+            return self._exchangeability()
         except Exception as error:  # sharing weights is an economy: not worth failing for
             self.info.append(f"exchangeable plates unknown: {type(error).__name__} {error}"[:160])
-            return ()
+            return Exchangeability()
 
     def moral(self) -> Bool[np.ndarray, "tokens tokens"]:
         """Moral graph of the tokens, symmetric, diagonal False.

@@ -97,7 +97,7 @@ def trace_structure(
         _blocks=blocks,
         _full=full,
         _scalar_graph=reading.given,
-        _exchangeable=None if reading.exchangeable is None else partial(reading.exchangeable, full, shapes),
+        _exchangeability=None if reading.exchangeability is None else partial(reading.exchangeability, full, shapes),
     )
 
 

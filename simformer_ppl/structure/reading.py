@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from numpyro.distributions import constraints
 
 from simformer_ppl.structure.abstract_value import Value
-from simformer_ppl.structure.exchangeability import exchangeable_plates
+from simformer_ppl.structure.exchangeability import Exchangeability, read_exchangeability
 from simformer_ppl.structure.laws import Laws, SiteLaw, trace_laws
 from simformer_ppl.structure.parents import parent_matrix
 from simformer_ppl.structure.supports import static_support
@@ -55,8 +55,8 @@ class Reading:
         Where and why the graph had to be dense.
     given
         The graph with the values of some sites taken as constants; None if it is dense.
-    exchangeable
-        The exchangeable plates, from the graph over tokens and the shapes of the tokens of all nodes.
+    exchangeability
+        Which plates have elements that are alike, from the graph over tokens and the shapes of the tokens of all nodes.
     """
 
     nodes: tuple[str, ...]
@@ -67,7 +67,7 @@ class Reading:
     deterministics: dict[str, tuple[frozenset[str], bool]]
     info: list[str]
     given: Callable[[Mapping[str, np.ndarray]], ScalarGraph] | None
-    exchangeable: Callable[[ScalarGraph, Mapping[str, tuple[int, ...]]], tuple[str, ...]] | None
+    exchangeability: Callable[[ScalarGraph, Mapping[str, tuple[int, ...]]], Exchangeability] | None
 
 
 def read_laws(
@@ -95,7 +95,7 @@ def read_laws(
         deterministics=deterministics,
         info=info,
         given=lambda values: parent_matrix(laws, laws.interpret(values)[0]),
-        exchangeable=lambda full, shapes: exchangeable_plates(laws, simulate, full, shapes),
+        exchangeability=lambda full, shapes: read_exchangeability(laws, simulate, full, shapes),
     )
 
 

@@ -43,6 +43,8 @@ def remarks(structure: ModelStructure) -> list[str]:
         lines.append(f"nuisances, simulated and left out: {', '.join(structure.nuisances)}")
     if structure.exchangeable:
         lines.append(f"exchangeable plates: {', '.join(structure.exchangeable)}")
+    if structure.constant_plates:
+        lines.append(f"plates that differ by known constants only: {', '.join(structure.constant_plates)}")
     if structure.factors:
         lines.append(f"factors, not simulated: {', '.join(structure.factors)}")
     return lines + [f"dense: {reason}" for reason in structure.info]

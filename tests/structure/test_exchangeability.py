@@ -71,8 +71,62 @@ def test_exchangeable_plates(model, plates):
     assert trace_structure(model).exchangeable == plates
 
 
-def test_known_constants_that_differ_break_the_symmetry():
-    assert trace_structure(schools, (np.arange(1.0, 6),)).exchangeable == ()
+def test_elements_may_differ_by_known_constants():
+    sigma = np.array([3.0, 1.0, 4.0, 1.5, 9.0])
+    structure = trace_structure(schools, (sigma,))
+    assert structure.exchangeable == () and structure.constant_plates == ("school",)
+    constants, sites = structure.token_constants, structure.sites
+    assert np.isnan(constants[:2]).all()  # mu and tau lie in no plate
+    for name in ("theta", "y"):
+        assert (constants[sites[name].token_slice] == sigma[:, None].astype(np.float32)).all(0).any()
+    assert "differ by known constants only: school" in repr(structure)
+
+
+def regression(design, group):
+    slope = sample("slope", dist.Normal(0, 1).expand([2]).to_event(1))
+    with plate("group", 3):
+        level = sample("level", dist.Normal(0, 1))
+    time = jnp.linspace(0, 1, 7)
+    with plate("row", 7):
+        sample("y", dist.Normal(design @ slope + level[group] + time, 1))
+
+
+def test_covariates_group_indices_and_times_are_constants_of_a_row():
+    design, group = np.random.default_rng(0).normal(size=(7, 2)), np.array([0, 1, 2, 0, 1, 2, 0])
+    structure = trace_structure(regression, (design, group))
+    assert structure.constant_plates == ("row",)
+    rows = structure.token_constants[structure.sites["y"].token_slice]
+    for known in (*design.T, group, np.linspace(0, 1, 7)):
+        assert np.isclose(rows, known[:, None], atol=1e-6).all(0).any()
+    assert np.isnan(structure.token_constants[structure.sites["level"].token_slice]).all()
+
+
+def crossed(weight):
+    with plate("row", 3, dim=-2):
+        a = sample("a", dist.Normal(0, 1))
+    with plate("column", 4, dim=-1):
+        b = sample("b", dist.Normal(0, 1))
+    with plate("row", 3, dim=-2), plate("column", 4, dim=-1):
+        sample("y", dist.Normal(a + b, weight))
+
+
+def test_crossed_plates_share_a_table_of_constants():
+    weight = np.random.default_rng(0).uniform(1, 2, (3, 4)).astype(np.float32)
+    structure = trace_structure(crossed, (weight,))
+    assert set(structure.constant_plates) == {"row", "column"}
+    cells = structure.token_constants[structure.sites["y"].token_slice]
+    assert (cells == weight.reshape(12, 1)).all(0).any()
+
+
+def walk():
+    with plate("time", 5):
+        x = sample("x", dist.Normal(0, 1))
+        sample("y", dist.Normal(x[np.array([0, 0, 1, 2, 3])], jnp.arange(1.0, 6)))
+
+
+def test_neighbours_in_time_are_no_constants():
+    structure = trace_structure(walk)
+    assert structure.exchangeable == () and structure.constant_plates == ()
 
 
 def test_a_nuisance_inside_the_plate_keeps_it():
