@@ -120,7 +120,11 @@ def _log_density(joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, to
         probes = exact_probes(asked, latent)
     else:
         probes = hutchinson_probes(rng_key, asked, HUTCHINSON_PROBES)
-    prediction = partial(joint.process.prediction, nnx.merge(joint.graph, joint.parameters), condition)
+    network = nnx.merge(joint.graph, joint.parameters)
+
+    def prediction(noised: Array, level: Array) -> Array:
+        return joint.process.output(network, condition, noised, level).prediction
+
     levels = np.geomspace(joint.process.lowest, joint.process.highest, DENSITY_LEVELS).astype(np.float32)
     standardised = log_density(prediction, condition.values, asked, levels, probes)
     return standardised + jnp.where(asked, joint.standardisation.log_derivative(channels), 0.0).sum(-1)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 import xarray as xr
 from flax import nnx
@@ -90,7 +91,9 @@ def describe_structure(structure: ModelStructure) -> dict[str, Any]:
         for name, site in structure.sites.items()
     }
     graphs = {"parents": structure.adjacency, "neighbours": structure.moral()}
-    return {"sites": sites, **{kind: [row.nonzero()[0].tolist() for row in graph] for kind, graph in graphs.items()}}
+    constants = np.nan_to_num(structure.token_constants).round(4).tolist()
+    rows = {kind: [row.nonzero()[0].tolist() for row in graph] for kind, graph in graphs.items()}
+    return {"sites": sites, **rows, "constants": constants}
 
 
 def check_structure(saved: dict[str, Any], present: dict[str, Any]) -> None:
@@ -105,7 +108,7 @@ def check_structure(saved: dict[str, Any], present: dict[str, Any]) -> None:
         was, now = saved["sites"].get(name), present["sites"].get(name)
         if was != now:
             raise ValueError(f"Site '{name}' of the model is not the saved one: expected {was}, got {now}.")
-    for kind in ("parents", "neighbours"):
+    for kind in ("parents", "neighbours", "constants"):
         for token, (was, now) in enumerate(zip(saved[kind], present[kind], strict=True)):
             if was != now:
-                raise ValueError(f"Token {token}: expected the saved {kind} {was} in the graph, got {now}.")
+                raise ValueError(f"Token {token}: expected the saved {kind} {was}, got {now}.")

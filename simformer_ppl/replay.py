@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, PRNGKeyArray
+import numpyro.distributions as dist
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro import handlers
 
 from simformer_ppl.structure.reading import NEEDS_VALUES
@@ -63,6 +64,30 @@ class Replay:
         rows = partial(self._inside_of_rows, names=names)
         return _over_rows(rows, self._inside_of_row, keys, dict(values), names)
 
+    def log_density(self, values: Mapping[str, Array]) -> Float[Array, ""]:
+        """Log density of one simulation: of all sample sites, as they are simulated (masks and scales do not count).
+
+        Parameters
+        ----------
+        values
+            Every sample site.
+
+        Raises
+        ------
+        ValueError
+            If the model has sample sites that are not among the values.
+        """
+        total = jnp.zeros(())
+        for name, site in self._trace(jax.random.key(0), values).items():
+            if site["type"] == "prng_key" or (site["type"] == "sample" and name not in values and not is_factor(site)):
+                raise ValueError(f"Site '{name}': expected a value for every source of randomness.")
+            if site["type"] == "sample" and not is_factor(site):
+                fn = site["fn"]
+                while isinstance(fn, dist.Independent | dist.MaskedDistribution):
+                    fn = fn.base_dist
+                total = total + fn.log_prob(values[name]).sum()
+        return total
+
     def array_arguments(self) -> dict[str, np.ndarray]:
         """Arguments of the model that are arrays or numbers, by name."""
         bound = inspect.signature(self.model).bind(*self.model_args, **self.model_kwargs).arguments
@@ -93,6 +118,11 @@ class Replay:
     @partial(jax.jit, static_argnums=0, static_argnames="names")
     def _inside_of_rows(self, keys: PRNGKeyArray, values: Mapping[str, Array], names: tuple[str, ...]) -> Any:
         return jax.vmap(partial(self._inside_of_row, names=names))(keys, values)
+
+
+def is_factor(site: Mapping[str, Any]) -> bool:
+    """Whether a traced site is a ``numpyro.factor``: a soft constraint, which is not simulated."""
+    return isinstance(site["fn"], dist.Unit)
 
 
 def _law(trace: dict[str, Any], name: str) -> Any:

@@ -13,12 +13,13 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from tqdm.auto import tqdm
 
 from simformer_ppl import persistence
+from simformer_ppl.compilation import COMPILED_QUICKLY
 from simformer_ppl.conditioned import ConditionedDistribution
 from simformer_ppl.diffusion.process import EDM
 from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.labelled_arrays import dataset_to_arrays, simulations_to_dataset
 from simformer_ppl.naming import check_coords
-from simformer_ppl.network import NetworkConfig, TokenIndex
+from simformer_ppl.network import NetworkConfig, StaticArray, TokenIndex
 from simformer_ppl.network import Simformer as SimformerNetwork
 from simformer_ppl.replay import Replay
 from simformer_ppl.structure import trace_structure
@@ -29,7 +30,9 @@ from simformer_ppl.tokens.sharing import same_element
 from simformer_ppl.tokens.standardisation import fit_standardisation
 from simformer_ppl.training.checkpoint import Checkpoints, fingerprint
 from simformer_ppl.training.fit import Trainer, train
+from simformer_ppl.training.model_gradient import model_gradient
 from simformer_ppl.training.optimiser import make_optimiser
+from simformer_ppl.training.provenance import is_own, mark
 from simformer_ppl.training.simulate import keep_finite, simulate
 
 PROCESSES = {"edm": EDM()}
@@ -65,6 +68,11 @@ class Simformer:
         Let the elements of a plate that the model cannot tell apart share their weights, so that answers follow a
         permutation of the plate and every simulation counts for all of its elements. With ``attention="dense"`` and
         without sharing, the network knows nothing of the model's structure.
+    use_density
+        Let training use the gradient of the model's own log density at the simulations, where the model has one: it
+        lowers the variance of the training target and leaves its mean, see
+        :mod:`simformer_ppl.diffusion.control_variate`. Simulations that do not come from :meth:`simulate` are learned
+        without.
     process
         The diffusion process: ``"edm"``.
     network
@@ -104,6 +112,7 @@ class Simformer:
         dims: Mapping[str, Sequence[str]] | None = None,
         attention: Attention = "moral",
         share_exchangeable: bool = True,
+        use_density: bool = True,
         process: str = "edm",
         network: NetworkConfig | None = None,
     ):
@@ -116,7 +125,7 @@ class Simformer:
         self.network_config = network or NetworkConfig()
         self.attention, self.process = attention, process
         self.history = xr.Dataset()
-        self.share_exchangeable = share_exchangeable
+        self.share_exchangeable, self.use_density = share_exchangeable, use_density
         self._layout = TokenLayout.of(self.structure, share_exchangeable=share_exchangeable)
         self._attend = attention_function(attention, self.structure, self._layout.num_channels)
         self._joint: LearnedJoint | None = None
@@ -140,7 +149,7 @@ class Simformer:
         if num_simulations < 1:
             raise ValueError(f"num_simulations: expected at least 1, got {num_simulations}.")
         values = simulate(self._replay, rng_key, num_simulations, tuple(self.structure.sites))
-        return simulations_to_dataset(self.structure, values, self.coords, self.dims)
+        return mark(simulations_to_dataset(self.structure, values, self.coords, self.dims), values, self._replay)
 
     def fit(
         self,
@@ -188,7 +197,7 @@ class Simformer:
             If simulations do not fit the model, too many are not finite, or a number is out of range.
         """
         data_key, split_key, init_key, train_key = jax.random.split(rng_key, 4)
-        channels = self._channels(data_key, num_simulations, simulations)
+        channels, known = self._channels(data_key, num_simulations, simulations)
         train_set, validation_set = _split(split_key, channels, validation_fraction)
         steps = _default_steps(len(train_set), self.structure.num_tokens) if num_steps is None else num_steps
         batch = BATCH_SIZE if batch_size is None else batch_size
@@ -199,9 +208,12 @@ class Simformer:
         if self._joint is None:
             self._joint = self._initialise(init_key, train_set)
         joint = self._joint
+        gradient = None
+        if self.use_density and known:
+            gradient = model_gradient(self._replay, self.structure, joint.layout, joint.standardisation, train_set)
         trainer = Trainer(
             joint.graph, joint.layout, joint.standardisation, joint.attention, joint.process,
-            make_optimiser(rate, steps), batch,
+            make_optimiser(rate, steps), batch, gradient,
         )  # fmt: skip
         checkpoints = None
         if checkpoint_dir is not None:
@@ -349,27 +361,32 @@ class Simformer:
 
     # ------------------------------------------------------------------ parts of the above
 
-    def _channels(self, rng_key: PRNGKeyArray, num_simulations: int, simulations: Any) -> np.ndarray:
+    def _channels(self, rng_key: PRNGKeyArray, num_simulations: int, simulations: Any) -> tuple[np.ndarray, bool]:
+        """Finite simulations as channels, and whether they are known to be the model's own."""
         if simulations is None:
             simulations = self.simulate(rng_key, num_simulations)
         values = dataset_to_arrays(self.structure, simulations)
         channels = np.asarray(jax.jit(self._layout.encode)(values))
-        return channels[keep_finite(channels, {n: self._layout.channel_slices[n] for n in self.structure.sites})]
+        finite = keep_finite(channels, {n: self._layout.channel_slices[n] for n in self.structure.sites})
+        return channels[finite], is_own(simulations, values, self._replay)
 
     def _initialise(self, rng_key: PRNGKeyArray, channels: np.ndarray) -> LearnedJoint:
         layout = self._layout
         relations = self._relations()
         index = TokenIndex(
-            *(
-                tuple(part.tolist())
-                for part in (layout.token_of_channel, layout.group_of_token, layout.group_of_channel)
-            )
+            token_of_channel=tuple(layout.token_of_channel.tolist()),
+            group_of_token=tuple(layout.group_of_token.tolist()),
+            group_of_channel=tuple(layout.group_of_channel.tolist()),
+            constants=StaticArray.of(layout.constants),
         )
-        create = nnx.jit(  # compiled whole: one by one, the initial weights take seconds
-            lambda key: SimformerNetwork(index, self.network_config, relations=relations, rngs=nnx.Rngs(key))
-        )
-        graph, parameters = nnx.split(create(rng_key))
-        standardisation = fit_standardisation(channels, ~layout.is_one_hot, layout.group_of_channel)
+
+        def create(key: PRNGKeyArray) -> SimformerNetwork:
+            return SimformerNetwork(index, self.network_config, relations=relations, rngs=nnx.Rngs(key))
+
+        graph = nnx.graphdef(nnx.eval_shape(create, rng_key))
+        parameters = jax.jit(lambda key: nnx.state(create(key)), compiler_options=COMPILED_QUICKLY)(rng_key)
+        groups = layout.standardised_alike(channels)
+        standardisation = fit_standardisation(channels, ~layout.is_one_hot, groups)
         return LearnedJoint(parameters, standardisation, graph, layout, self._attend, PROCESSES[self.process])
 
     def _relations(self) -> Bool[np.ndarray, "relations tokens tokens"] | None:
@@ -388,6 +405,7 @@ class Simformer:
                 "dims": {name: list(names) for name, names in self.dims.items()},
                 "attention": self.attention if isinstance(self.attention, str) else CUSTOM,
                 "share_exchangeable": self.share_exchangeable,
+                "use_density": self.use_density,
                 "process": self.process,
                 "network": self.network_config._asdict(),
             },

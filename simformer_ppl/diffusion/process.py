@@ -1,7 +1,7 @@
 """Noise levels, preconditioning and loss weight."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,16 @@ import numpy as np
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-Network = Callable[[Array, Array, Array, Array], Array]
-"""``(values, conditioned, noise_label, mask) -> prediction``, batched over sequences."""
+
+class Output(Protocol):
+    """What a network says: a prediction, and the logarithm of a variance, of every channel."""
+
+    prediction: Float[Array, "batch channels"]
+    log_variance: Float[Array, "batch channels"]
+
+
+Network = Callable[[Array, Array, Array, Array], Output]
+"""``(values, conditioned, noise_label, mask) -> output``, batched over sequences."""
 
 Denoiser = Callable[[Float[Array, "batch channels"], Float[Array, " batch"]], Float[Array, "batch channels"]]
 """``(noised, noise_level) -> expected clean values``; given channels come back as given."""
@@ -70,23 +78,32 @@ class EDM(NamedTuple):
         highest, lowest = (end ** (1 / self.curvature) for end in (self.highest, self.lowest))
         return (np.linspace(highest, lowest, num_steps) ** self.curvature).astype(np.float32)
 
-    def prediction(
+    def output(
         self, network: Network, condition: Condition, noised: Float[Array, "batch channels"], level: Float[Array, " b"]
-    ) -> Float[Array, "batch channels"]:
+    ) -> Output:
         """Raw output of the network for noised values; given entries enter clean and unscaled."""
         scaled = noised * jax.lax.rsqrt(1 + level**2)[:, None]
         inputs = jnp.where(condition.channels, condition.values, scaled)
         return network(inputs, condition.tokens, jnp.log(level) / 4, condition.mask)
 
+    def precondition(
+        self,
+        prediction: Float[Array, "batch channels"],
+        noised: Float[Array, "batch channels"],
+        level: Float[Array, " b"],
+    ) -> Float[Array, "batch channels"]:
+        """Expected clean values from the raw prediction (equation 7, sigma_data = 1)."""
+        skip = (1 / (1 + level**2))[:, None]
+        out = (level * jax.lax.rsqrt(1 + level**2))[:, None]
+        return skip * noised + out * prediction
+
     def denoiser(self, network: Network, condition: Condition) -> Denoiser:
-        """Expected clean values under a condition (equation 7, sigma_data = 1)."""
+        """Expected clean values under a condition."""
 
         def denoise(
             noised: Float[Array, "batch channels"], level: Float[Array, " b"]
         ) -> Float[Array, "batch channels"]:
-            skip = (1 / (1 + level**2))[:, None]
-            out = (level * jax.lax.rsqrt(1 + level**2))[:, None]
-            clean = skip * noised + out * self.prediction(network, condition, noised, level)
+            clean = self.precondition(self.output(network, condition, noised, level).prediction, noised, level)
             return jnp.where(condition.channels, condition.values, clean)
 
         return denoise

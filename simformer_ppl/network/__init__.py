@@ -1,6 +1,7 @@
 """The Simformer as Flax NNX modules."""
 
-from simformer_ppl.network.embedding import TokenIndex
+from simformer_ppl.network.static_array import StaticArray
+from simformer_ppl.network.token_vectors import TokenIndex
 from simformer_ppl.network.transformer import NetworkConfig, Simformer
 
-__all__ = ["NetworkConfig", "Simformer", "TokenIndex"]
+__all__ = ["NetworkConfig", "Simformer", "StaticArray", "TokenIndex"]

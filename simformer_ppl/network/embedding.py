@@ -1,30 +1,12 @@
 """Tokens as vectors: identity, value and condition state; and the noise level of a sequence."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-
-class TokenIndex(NamedTuple):
-    """Which channels make up which token, and which tokens share weights; hashable.
-
-    Attributes
-    ----------
-    token_of_channel
-        The token of each channel, sorted.
-    group_of_token
-        Tokens of a group share their identity.
-    group_of_channel
-        Channels of a group share their value vectors and head.
-    """
-
-    token_of_channel: tuple[int, ...]
-    group_of_token: tuple[int, ...]
-    group_of_channel: tuple[int, ...]
+from simformer_ppl.network.token_vectors import Vectors
 
 
 class TokenEmbedding(nnx.Module):
@@ -36,8 +18,6 @@ class TokenEmbedding(nnx.Module):
 
     Parameters
     ----------
-    index
-        Which channels, tokens and groups belong together.
     width
         Size of the vectors.
     features
@@ -46,31 +26,27 @@ class TokenEmbedding(nnx.Module):
         Source of the initial weights.
     """
 
-    def __init__(self, index: TokenIndex, width: int, features: int, rngs: nnx.Rngs):
-        groups, channels = max(index.group_of_token) + 1, max(index.group_of_channel) + 1
-        normal = lambda *shape: nnx.Param(0.5 * jax.random.normal(rngs.params(), shape))  # noqa: E731
-        self.identity = normal(groups, width)
-        self.latent_value = normal(channels, width)
-        self.given_value = normal(channels, width)
-        self.given_state = normal(width)
+    def __init__(self, width: int, features: int, rngs: nnx.Rngs):
+        self.given_state = nnx.Param(0.5 * jax.random.normal(rngs.params(), (width,)))
         self.feature_slope = nnx.Param(jax.random.normal(rngs.params(), (features,)))
         self.feature_shift = nnx.Param(jax.random.normal(rngs.params(), (features,)))
         self.latent_feature = nnx.Param(jnp.zeros((features, width)))
         self.given_feature = nnx.Param(jnp.zeros((features, width)))
-        self.index = index
 
     def __call__(
-        self, values: Float[Array, "batch channels"], conditioned: Bool[Array, "batch tokens"]
+        self,
+        values: Float[Array, "batch channels"],
+        conditioned: Bool[Array, "batch tokens"],
+        vectors: Vectors,
+        token_of_channel: Int[np.ndarray, " channels"],
     ) -> Float[Array, "batch tokens width"]:
         """Embed values, given or latent."""
-        tokens, channels = np.asarray(self.index.token_of_channel), np.asarray(self.index.group_of_channel)
-        given = conditioned[:, tokens, None]
-        embedded = values[..., None] * jnp.where(given, self.given_value[channels], self.latent_value[channels])
+        given = conditioned[:, token_of_channel, None]
+        embedded = values[..., None] * jnp.where(given, vectors.given_value, vectors.latent_value)
         features = jax.nn.gelu(values[..., None] * self.feature_slope[...] + self.feature_shift[...])
         embedded += jnp.where(given, features @ self.given_feature[...], features @ self.latent_feature[...])
-        embedded = sum_channels(embedded, tokens, conditioned.shape[1])
-        identity = self.identity[np.asarray(self.index.group_of_token)]
-        return embedded + identity + conditioned[..., None] * self.given_state[...]
+        embedded = sum_channels(embedded, token_of_channel, conditioned.shape[1])
+        return embedded + vectors.identity + conditioned[..., None] * self.given_state[...]
 
 
 class NoiseEmbedding(nnx.Module):

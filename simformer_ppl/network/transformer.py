@@ -8,7 +8,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from simformer_ppl.network.embedding import NoiseEmbedding, TokenEmbedding, TokenIndex
+from simformer_ppl.network.embedding import NoiseEmbedding, TokenEmbedding
+from simformer_ppl.network.static_array import StaticArray
+from simformer_ppl.network.token_vectors import TokenIndex, TokenVectors
 
 _MASKED = -1e9
 
@@ -30,6 +32,8 @@ class NetworkConfig(NamedTuple):
         Fourier features of the noise level.
     value_features
         Nonlinear features of a value, beside the value itself.
+    constant_features
+        Hidden units between the known constants of a token and its vectors.
     """
 
     width: int = 32
@@ -39,6 +43,23 @@ class NetworkConfig(NamedTuple):
     widening: int = 4
     noise_features: int = 64
     value_features: int = 16
+    constant_features: int = 32
+
+
+class Output(NamedTuple):
+    """What the network says of every channel.
+
+    Attributes
+    ----------
+    prediction
+        Raw output F, to be preconditioned.
+    log_variance
+        How much more a control variate varies than is expected on the whole, in logarithms; see
+        :mod:`simformer_ppl.diffusion.control_variate`.
+    """
+
+    prediction: Float[Array, "batch channels"]
+    log_variance: Float[Array, "batch channels"]
 
 
 class Layer(nnx.Module):
@@ -117,14 +138,15 @@ class Simformer(nnx.Module):
         rngs: nnx.Rngs,
     ):
         channels, tokens = max(index.group_of_channel) + 1, len(index.group_of_token)
-        self.embedding = TokenEmbedding(index, config.width, config.value_features, rngs)
+        self.vectors = TokenVectors(index, config.width, config.constant_features, rngs)
+        self.embedding = TokenEmbedding(config.width, config.value_features, rngs)
         self.noise = NoiseEmbedding(config.noise_features, config.width, rngs)
         relations = np.zeros((0, tokens, tokens), bool) if relations is None else relations
         self.layers = nnx.List([Layer(config, len(relations), rngs) for _ in range(config.depth)])
-        # as bytes, for the static part of a module must be hashable
-        self.relation_shape, self.relation_bytes = relations.shape, np.asarray(relations, bool).tobytes()
-        self.head = nnx.Param(jnp.zeros((channels, config.width)))
+        self.relations = StaticArray.of(relations)
         self.head_bias = nnx.Param(jnp.zeros(channels))
+        self.variance_head = nnx.Param(jnp.zeros((channels, config.width)))
+        self.variance_bias = nnx.Param(jnp.zeros(channels))
         self.index = index
 
     def __call__(
@@ -133,8 +155,8 @@ class Simformer(nnx.Module):
         conditioned: Bool[Array, "batch tokens"],
         noise_label: Float[Array, " batch"],
         mask: Bool[Array, "#batch tokens tokens"],
-    ) -> Float[Array, "batch channels"]:
-        """Read values of one noise level a sequence, and predict one number for every channel.
+    ) -> Output:
+        """Read values of one noise level a sequence, and say two numbers of every channel.
 
         Parameters
         ----------
@@ -147,11 +169,13 @@ class Simformer(nnx.Module):
         mask
             Row = query. One for all sequences, or one each.
         """
-        tokens = self.embedding(values, conditioned)
+        vectors, token_of_channel = self.vectors(), np.asarray(self.index.token_of_channel)
+        tokens = self.embedding(values, conditioned, vectors, token_of_channel)
         noise = self.noise(noise_label)
-        relations = np.frombuffer(self.relation_bytes, bool).reshape(self.relation_shape)
         for layer in self.layers:
-            tokens = layer(tokens, noise, mask, relations)
-        tokens = tokens[:, np.asarray(self.index.token_of_channel)]
-        channels = np.asarray(self.index.group_of_channel)
-        return (tokens * self.head[channels]).sum(-1) + self.head_bias[channels]
+            tokens = layer(tokens, noise, mask, self.relations.array)
+        tokens = tokens[:, token_of_channel]
+        groups = np.asarray(self.index.group_of_channel)
+        prediction = (tokens * vectors.head).sum(-1) + self.head_bias[groups]
+        log_variance = (tokens * self.variance_head[groups]).sum(-1) + self.variance_bias[groups]
+        return Output(prediction, log_variance)

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from simformer_ppl.structure import ModelStructure, Site
-from simformer_ppl.tokens.sharing import group_of_token
+from simformer_ppl.tokens.sharing import group_of_token, principal_constants
+from simformer_ppl.tokens.standardisation import join_alike
 from simformer_ppl.tokens.transforms import Count, MultinomialCounts, SiteTransform, site_transform
 
 
@@ -27,17 +28,23 @@ class TokenLayout:
     channel_slices
         The channels of each site.
     group_of_token
-        Tokens of a group share weights and standardisation.
+        Tokens of a group share weights.
+    exchangeable_of_token
+        Tokens of a group cannot be told apart: they share their standardisation too.
+    constants
+        By which tokens of a group differ, 0 where none apply.
     """
 
     sites: dict[str, Site]
     transforms: dict[str, SiteTransform]
     channel_slices: dict[str, slice]
     group_of_token: Int[np.ndarray, " tokens"]
+    exchangeable_of_token: Int[np.ndarray, " tokens"]
+    constants: Float[np.ndarray, "tokens constants"]
 
     @classmethod
     def of(cls, structure: ModelStructure, *, share_exchangeable: bool = True) -> "TokenLayout":
-        """Lay out the sites of a structure; group the tokens of exchangeable plates, or none."""
+        """Lay out the sites of a structure; group the tokens of plates whose elements are alike, or none."""
         transforms, slices, start = {}, {}, 0
         for name, site in structure.sites.items():
             transforms[name] = site_transform(site)
@@ -45,8 +52,12 @@ class TokenLayout:
             stop = start + tokens * transforms[name].channels_per_token
             slices[name] = slice(start, stop)
             start = stop
-        groups = group_of_token(structure) if share_exchangeable else np.arange(structure.num_tokens)
-        return cls(dict(structure.sites), transforms, slices, groups)
+        if not share_exchangeable:
+            apart = np.arange(structure.num_tokens)
+            return cls(dict(structure.sites), transforms, slices, apart, apart, np.zeros((structure.num_tokens, 0)))
+        exchangeable = group_of_token(structure, structure.exchangeable)
+        groups = group_of_token(structure, (*structure.exchangeable, *structure.constant_plates))
+        return cls(dict(structure.sites), transforms, slices, groups, exchangeable, principal_constants(structure))
 
     @property
     def num_channels(self) -> int:
@@ -67,8 +78,16 @@ class TokenLayout:
     @cached_property
     def group_of_channel(self) -> Int[np.ndarray, " channels"]:
         """Channels of the same place in tokens of the same group."""
+        return self._channel_groups(self.group_of_token)
+
+    def standardised_alike(self, channels: Float[np.ndarray, "simulations channels"]) -> Int[np.ndarray, " channels"]:
+        """Group the channels that share their standardisation: that cannot be told apart, or have the same law."""
+        exchangeable = self._channel_groups(self.exchangeable_of_token)
+        return join_alike(channels, exchangeable, self.group_of_channel)
+
+    def _channel_groups(self, group_of_token: Int[np.ndarray, " tokens"]) -> Int[np.ndarray, " channels"]:
         first = np.searchsorted(self.token_of_channel, self.token_of_channel)
-        places = np.stack([self.group_of_token[self.token_of_channel], np.arange(self.num_channels) - first])
+        places = np.stack([group_of_token[self.token_of_channel], np.arange(self.num_channels) - first])
         return np.unique(places, axis=1, return_inverse=True)[1].ravel()
 
     @cached_property

@@ -1,41 +1,47 @@
-"""What exchangeable plates share: tokens that the model cannot tell apart form a group."""
+"""What the elements of a plate share: tokens that the model cannot tell apart, or by known constants only."""
+
+from collections.abc import Collection
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from simformer_ppl.structure import ModelStructure
 
+MOST_CONSTANTS = 32
+"""Combinations of known constants that are kept of a token."""
 
-def group_of_token(structure: ModelStructure) -> Int[np.ndarray, " tokens"]:
-    """Group the tokens of each site along its exchangeable plates.
+
+def group_of_token(structure: ModelStructure, plates: Collection[str]) -> Int[np.ndarray, " tokens"]:
+    """Group the tokens of each site along some plates.
 
     Parameters
     ----------
     structure
         The model's structure.
+    plates
+        Those whose elements are alike.
 
     Returns
     -------
-    The group of every token, numbered from 0. Tokens of a group share embeddings, head and standardisation, so that
-    draws and densities follow a permutation of the plate.
+    The group of every token, numbered from 0.
     """
     canonical = np.arange(structure.num_tokens)
     for site in structure.sites.values():
         grid = canonical[site.token_slice].reshape(site.token_shape)
-        for axis in _shared_axes(structure, site.name):
+        for axis in (site.dims.index(plate) for plate in site.plates if plate in plates):
             grid = np.broadcast_to(np.take(grid, [0], axis), grid.shape)
         canonical[site.token_slice] = grid.ravel()
     return np.unique(canonical, return_inverse=True)[1]
 
 
 def same_element(structure: ModelStructure) -> Bool[np.ndarray, "tokens tokens"]:
-    """Pairs of tokens in the same element of every exchangeable plate that holds both, and of one at least.
+    """Pairs of tokens in the same element of every plate of alike elements that holds both, and of one at least.
 
     Tokens of a group carry no identity: this relation tells a token which others belong to its own element.
     """
     together = np.zeros((structure.num_tokens, structure.num_tokens), bool)
     apart = np.zeros_like(together)
-    for plate in structure.exchangeable:
+    for plate in (*structure.exchangeable, *structure.constant_plates):
         index = np.full(structure.num_tokens, -1)
         for site in structure.sites.values():
             if plate in site.plates:
@@ -47,6 +53,16 @@ def same_element(structure: ModelStructure) -> Bool[np.ndarray, "tokens tokens"]
     return together & ~apart & ~np.eye(structure.num_tokens, dtype=bool)
 
 
-def _shared_axes(structure: ModelStructure, name: str) -> list[int]:
-    site = structure.sites[name]
-    return [site.dims.index(plate) for plate in site.plates if plate in structure.exchangeable]
+def principal_constants(structure: ModelStructure) -> Float[np.ndarray, "tokens components"]:
+    """The constants by which tokens differ, as uncorrelated components of unit size; 0 where none apply."""
+    constants = structure.token_constants.astype(np.float64)
+    applies = ~np.isnan(constants)
+    count = np.maximum(applies.sum(0), 1)
+    centred = np.where(applies, constants - np.nansum(constants, 0) / count, 0.0)
+    deviation = np.sqrt((centred**2).sum(0) / count)
+    varied = deviation > 1e-6 * (1e-30 + np.abs(np.nan_to_num(constants)).max(0, initial=0.0))
+    if not varied.any():
+        return np.zeros((structure.num_tokens, 0), np.float32)
+    left, sizes, _ = np.linalg.svd(centred[:, varied] / deviation[varied], full_matrices=False)
+    kept = min(MOST_CONSTANTS, int((sizes > 1e-3 * sizes[0]).sum()))
+    return (left[:, :kept] * np.sqrt(applies.any(1).sum())).astype(np.float32)

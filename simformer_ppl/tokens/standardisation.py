@@ -9,6 +9,9 @@ from jaxtyping import Array, Bool, Float, Int
 EXTREME_KURTOSIS = 8.0
 """Kurtosis (3 for a Gaussian) above which a channel is drawn in by asinh before it is standardised."""
 
+_ALIKE = 0.1
+"""Difference of quartiles, over their range, up to which channels count as having the same law."""
+
 
 class Standardisation(NamedTuple):
     """Stages of ``u = (x - location) / scale``, followed by ``asinh(u)`` where `warp` holds.
@@ -79,6 +82,36 @@ def fit_standardisation(
     stages.append((mean, np.where(deviation > 0, deviation, 1.0), np.zeros(values.shape[1], bool)))
     location, scale, warp = (np.stack(parts) for parts in zip(*stages, strict=True))
     return Standardisation(jnp.asarray(location, jnp.float32), jnp.asarray(scale, jnp.float32), jnp.asarray(warp))
+
+
+def join_alike(
+    channels: Float[np.ndarray, "simulations channels"],
+    groups: Int[np.ndarray, " channels"],
+    candidates: Int[np.ndarray, " channels"],
+) -> Int[np.ndarray, " channels"]:
+    """Join groups of channels whose values have the same law, as far as quartiles tell.
+
+    Parameters
+    ----------
+    channels
+        Unconstrained values.
+    groups
+        Finer groups.
+    candidates
+        Coarser groups, of which those are joined whose channels have alike quartiles.
+
+    Returns
+    -------
+    The group of every channel, numbered from 0.
+    """
+    joined = groups.copy()
+    quartiles = np.quantile(channels, [0.25, 0.5, 0.75], axis=0)
+    for candidate in np.unique(candidates):
+        members = np.flatnonzero(candidates == candidate)
+        pooled = np.quantile(channels[:, members], [0.25, 0.5, 0.75])[:, None]
+        if (np.abs(quartiles[:, members] - pooled) <= _ALIKE * (pooled[2] - pooled[0])).all():
+            joined[members] = groups[members[0]]
+    return np.unique(joined, return_inverse=True)[1]
 
 
 def _pooled(statistic: Float[np.ndarray, " channels"], groups: Int[np.ndarray, " channels"]) -> np.ndarray:

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from tqdm import tqdm
 
+from simformer_ppl.diffusion.control_variate import ModelGradient
 from simformer_ppl.diffusion.loss import denoising_loss
 from simformer_ppl.diffusion.process import EDM, Condition
 from simformer_ppl.tokens.attention import AttentionFunction
@@ -60,6 +61,8 @@ class Trainer:
         Gradient transformation over the whole schedule.
     batch_size
         Examples a step.
+    gradient
+        Of the model's log density at every training simulation, where it is known.
     """
 
     graph: nnx.GraphDef
@@ -69,6 +72,7 @@ class Trainer:
     process: EDM
     optimiser: optax.GradientTransformation
     batch_size: int
+    gradient: ModelGradient | None = None
 
     def start(self, parameters: nnx.State) -> TrainingState:
         """State before the first step."""
@@ -79,7 +83,11 @@ class Trainer:
         return jax.device_put(state, replicated(self.batch_size))
 
     def loss(
-        self, parameters: nnx.State, rng_key: PRNGKeyArray, channels: Float[Array, "batch channels"]
+        self,
+        parameters: nnx.State,
+        rng_key: PRNGKeyArray,
+        channels: Float[Array, "batch channels"],
+        gradient: Float[Array, "batch channels"] | None = None,
     ) -> Float[Array, ""]:
         """Denoising loss of a batch under freshly drawn condition masks.
 
@@ -93,14 +101,18 @@ class Trainer:
         channels_given = given[:, layout.token_of_channel]
         mask = self.attention(given, jnp.where(channels_given, values, 0.0))
         condition = Condition(values, given, channels_given, mask)
-        return denoising_loss(noise_key, self.process, nnx.merge(self.graph, parameters), condition, target)
+        known = None if gradient is None or self.gradient is None else self.gradient._replace(values=gradient)
+        return denoising_loss(noise_key, self.process, nnx.merge(self.graph, parameters), condition, target, known)
 
-    def step(self, state: TrainingState, rng_key: PRNGKeyArray, data: Array) -> tuple[TrainingState, Array]:
+    def step(
+        self, state: TrainingState, rng_key: PRNGKeyArray, data: tuple[Array, Array | None]
+    ) -> tuple[TrainingState, Array]:
         """One gradient step on a random batch, and the moving average of the parameters."""
         index_key, loss_key = jax.random.split(jax.random.fold_in(rng_key, state.step))
-        batch = data[jax.random.randint(index_key, (self.batch_size,), 0, data.shape[0])]
+        chosen = jax.random.randint(index_key, (self.batch_size,), 0, data[0].shape[0])
+        batch = jax.tree.map(lambda array: array[chosen], data)
         batch = jax.lax.with_sharding_constraint(batch, batch_sharding(self.batch_size))
-        loss, gradients = jax.value_and_grad(self.loss)(state.parameters, loss_key, batch)
+        loss, gradients = jax.value_and_grad(self.loss)(state.parameters, loss_key, *batch)
         updates, optimiser = self.optimiser.update(gradients, state.optimiser, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
         # a short memory at first, so that the average forgets the initial weights
@@ -110,7 +122,11 @@ class Trainer:
 
     @partial(jax.jit, static_argnums=0)
     def run(
-        self, state: TrainingState, rng_key: PRNGKeyArray, data: Array, num_steps: Int[Array, ""]
+        self,
+        state: TrainingState,
+        rng_key: PRNGKeyArray,
+        data: tuple[Array, Array | None],
+        num_steps: Int[Array, ""],
     ) -> tuple[TrainingState, Float[Array, ""]]:
         """Take some steps without leaving the device; return their mean loss."""
 
@@ -179,7 +195,8 @@ def train(
     """
     step_key, validation_key = jax.random.split(rng_key)
     placement = replicated(trainer.batch_size)
-    data, held_out = jax.device_put((training_set, validation_set), placement)
+    gradient = None if trainer.gradient is None else trainer.gradient.values
+    data, held_out = jax.device_put(((training_set, gradient), validation_set), placement)
     state = trainer.start(parameters)
     stored = checkpoints.newest(state) if checkpoints else None
     # the weights that training starts from count as the best so far

@@ -10,6 +10,7 @@ from simformer_ppl.diffusion.density import exact_probes, hutchinson_probes, log
 from simformer_ppl.diffusion.loss import denoising_loss
 from simformer_ppl.diffusion.process import EDM, Condition
 from simformer_ppl.diffusion.samplers import dpm_solver
+from simformer_ppl.network.transformer import Output
 
 MEAN = jnp.array([0.3, -0.5])
 COVARIANCE = jnp.array([[0.5, 0.3], [0.3, 0.4]])
@@ -106,7 +107,8 @@ def test_loss_is_lowest_at_the_true_denoiser():
     def loss(shift):
         def network(inputs, conditioned, label, mask):
             level = jnp.exp(4 * label)
-            return prediction_of(gaussian_denoiser)(inputs * jnp.sqrt(1 + level**2)[:, None], level) + shift
+            exact = prediction_of(gaussian_denoiser)(inputs * jnp.sqrt(1 + level**2)[:, None], level)
+            return Output(exact + shift, jnp.zeros_like(exact))
 
         return denoising_loss(jax.random.key(1), EDM(), network, condition, target)
 
@@ -119,7 +121,7 @@ def test_given_channels_are_neither_moved_nor_counted():
     condition = Condition(values, given, given, jnp.ones((1, 2, 2), bool))
 
     def network(inputs, conditioned, label, mask):
-        return jnp.ones_like(inputs) * inputs[:, :1]
+        return Output(jnp.ones_like(inputs) * inputs[:, :1], jnp.zeros_like(inputs))
 
     denoiser = EDM().denoiser(network, condition)
     draws = dpm_solver(jax.random.key(0), denoiser, (1, 2), EDM().grid(8))

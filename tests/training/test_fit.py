@@ -40,11 +40,20 @@ def test_history_falls_and_holds_both_losses(small):
     assert float(small.history["validation_loss"][-1]) < 1.0  # the loss of predicting nothing
 
 
-def test_simulations_may_be_passed_as_arrays(small):
+def test_simulations_may_be_passed(small):
+    simulations = small.simulate(jax.random.split(jax.random.key(0), 4)[0], 500)
+    fitted = Simformer(chain_model, network=SMALL).fit(jax.random.key(0), simulations=simulations, **SHORT)
+    assert jnp.array_equal(draws_of(fitted), draws_of(small))
+
+
+def test_arrays_are_learned_without_the_density_that_they_may_not_have(small):
     simulations = small.simulate(jax.random.split(jax.random.key(0), 4)[0], 500)
     passed = {name: simulations[name].values for name in simulations.data_vars}
-    fitted = Simformer(chain_model, network=SMALL).fit(jax.random.key(0), simulations=passed, **SHORT)
-    assert jnp.array_equal(draws_of(fitted), draws_of(small))
+    one, other = (
+        Simformer(chain_model, network=SMALL, use_density=use).fit(jax.random.key(0), simulations=values, **SHORT)
+        for use, values in ((True, passed), (False, simulations))
+    )
+    assert jnp.array_equal(draws_of(one), draws_of(other))
 
 
 def test_fitting_again_goes_on(small):

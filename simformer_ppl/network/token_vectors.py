@@ -1,0 +1,89 @@
+"""What tells tokens apart: the vectors by which each enters and leaves the transformer."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from simformer_ppl.network.static_array import StaticArray
+
+
+class TokenIndex(NamedTuple):
+    """Which channels make up which token, and which tokens share weights; hashable.
+
+    Attributes
+    ----------
+    token_of_channel
+        The token of each channel, sorted.
+    group_of_token
+        Tokens of a group share their identity.
+    group_of_channel
+        Channels of a group share their value vectors and head.
+    constants
+        Known constants of every token, ``[tokens, constants]``; tokens of a group that differ in them differ in their
+        vectors.
+    """
+
+    token_of_channel: tuple[int, ...]
+    group_of_token: tuple[int, ...]
+    group_of_channel: tuple[int, ...]
+    constants: StaticArray
+
+
+class Vectors(NamedTuple):
+    """One vector for each use, token by token or channel by channel."""
+
+    identity: Float[Array, "tokens width"]
+    latent_value: Float[Array, "channels width"]
+    given_value: Float[Array, "channels width"]
+    head: Float[Array, "channels width"]
+
+
+class TokenVectors(nnx.Module):
+    """Vectors of a group, moved by what is known to set its tokens apart.
+
+    Tokens with constants get the vectors of their group, a function of their constants learned for all tokens, and a
+    correction of their own that starts at zero.
+
+    Parameters
+    ----------
+    index
+        Which channels, tokens and groups belong together.
+    width
+        Size of the vectors.
+    features
+        Hidden units between constants and vectors.
+    rngs
+        Source of the initial weights.
+    """
+
+    def __init__(self, index: TokenIndex, width: int, features: int, rngs: nnx.Rngs):
+        groups, channels = max(index.group_of_token) + 1, max(index.group_of_channel) + 1
+        normal = lambda *shape: nnx.Param(0.5 * jax.random.normal(rngs.params(), shape))  # noqa: E731
+        self.identity = normal(groups, width)
+        self.latent_value = normal(channels, width)
+        self.given_value = normal(channels, width)
+        self.head = nnx.Param(jnp.zeros((channels, width)))
+        self.index = index
+        tokens, constants = index.constants.shape
+        if constants:
+            self.constant_in = nnx.Param(jax.random.normal(rngs.params(), (constants, features)))
+            self.group_in = nnx.Param(jax.random.normal(rngs.params(), (groups, features)))
+            self.constant_out = nnx.Param(jnp.zeros((features, 4 * width)))
+            self.own = nnx.Param(jnp.zeros((tokens, 4 * width)))
+
+    def __call__(self) -> Vectors:
+        """Vectors of all tokens and channels."""
+        tokens, token_groups, groups = (np.asarray(part) for part in self.index[:3])
+        shared = (self.identity[token_groups], *(v[groups] for v in (self.latent_value, self.given_value, self.head)))
+        constants = self.index.constants.array
+        if not constants.size:
+            return Vectors(*shared)
+        hidden = jax.nn.gelu(constants @ self.constant_in[...] + self.group_in[token_groups])
+        moved = hidden @ self.constant_out[...] + self.own[...]
+        identity, *channel_wise = jnp.split(jnp.where(constants.any(-1, keepdims=True), moved, 0.0), 4, -1)
+        moves = identity, *(part[tokens] for part in channel_wise)
+        return Vectors(*(vectors + move for vectors, move in zip(shared, moves, strict=True)))

@@ -1,0 +1,135 @@
+"""The gradient of the model's log density at every simulation, where the model has one that can be relied on."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from simformer_ppl.compilation import COMPILED_QUICKLY
+from simformer_ppl.diffusion.control_variate import ModelGradient
+from simformer_ppl.replay import Replay
+from simformer_ppl.structure import ModelStructure
+from simformer_ppl.tokens.layout import TokenLayout
+from simformer_ppl.tokens.standardisation import Standardisation
+
+CHUNK = 1_000
+
+_CUT = 4.0
+"""Robust standard deviations at which gradients are cut for their second moment."""
+
+_NORMAL_SQUARE_MEDIAN = 0.4549
+"""Median of the square of a standard normal variable."""
+
+_SEGMENTS = 4_096
+_FEWEST_SEGMENTS = 64
+_MOST_BROKEN = 0.01
+"""Share of segments along which a smooth density may seem to jump."""
+
+LogDensity = Callable[[Float[Array, " channels"]], Float[Array, ""]]
+
+
+def model_gradient(
+    replay: Replay,
+    structure: ModelStructure,
+    layout: TokenLayout,
+    standardisation: Standardisation,
+    channels: Float[np.ndarray, "simulations channels"],
+) -> ModelGradient | None:
+    """Differentiate the log density of the model by the standardised channels.
+
+    Parameters
+    ----------
+    replay
+        The model.
+    structure
+        Its structure.
+    layout, standardisation
+        From values to standardised channels.
+    channels
+        Simulations of the model, not standardised.
+
+    Returns
+    -------
+    The gradient, and the channels where it is that of a continuous density: it is finite, and the density does not jump
+    between neighbouring values. None where there are none, or the density is unknown: sites are left out, or
+    deterministic sites are tokens.
+    """
+    if structure.nuisances or any(site.is_deterministic for site in structure.sites.values()):
+        return None
+    log_density = partial(_log_density, replay, layout, standardisation)
+    points = np.asarray(standardisation.forward(jnp.asarray(channels)))
+    try:
+        differentiate = jax.jit(jax.vmap(jax.grad(log_density)))
+        parts = [differentiate(points[start : start + CHUNK]) for start in range(0, len(points), CHUNK)]
+        values = np.concatenate([np.asarray(part) for part in parts])
+    except Exception:  # a simulator without a density, or one that JAX cannot differentiate
+        return None
+    finite = np.isfinite(values)
+    information = _information(np.where(finite, values, 0.0))
+    known = finite.all(0) & (np.diagonal(information) > 0) & _may_be_continuous(structure, layout)
+    if known.any():
+        known &= _is_continuous(log_density, points, np.where(finite, values, 0.0), np.diagonal(information))
+    if not known.any():
+        return None
+    information = np.where(known & known[:, None], information, 0.0)
+    values, information = np.where(known, values, 0.0), information.astype(np.float32)
+    return ModelGradient(jnp.asarray(values), jnp.asarray(information), jnp.asarray(known))
+
+
+def _log_density(
+    replay: Replay, layout: TokenLayout, standardisation: Standardisation, point: Float[Array, " channels"]
+) -> Float[Array, ""]:
+    channels = standardisation.inverse(point)
+    values = layout.decode(channels)
+    jacobian = layout.log_abs_det_jacobian(values).sum() + standardisation.log_derivative(channels).sum()
+    return replay.log_density(values) - jacobian
+
+
+def _information(gradients: Float[np.ndarray, "simulations channels"]) -> Float[np.ndarray, "channels channels"]:
+    """Second moment, each channel cut at a few robust standard deviations."""
+    scale = np.sqrt(np.median(gradients**2, 0) / _NORMAL_SQUARE_MEDIAN)
+    cut = np.clip(gradients, -_CUT * scale, _CUT * scale)
+    return cut.T @ cut / len(cut)
+
+
+def _may_be_continuous(structure: ModelStructure, layout: TokenLayout) -> Bool[np.ndarray, " channels"]:
+    """Continuous sites whose density does not end where another site says so, nor say so themselves."""
+    moving = {name for name, site in structure.sites.items() if not site.support_is_static}
+    moving |= {other for name in moving for other in structure.sites[name].support_reads}
+    may = np.zeros(layout.num_channels, bool)
+    for name, part in layout.channel_slices.items():
+        may[part] = not structure.sites[name].is_discrete and name not in moving
+    return may
+
+
+def _is_continuous(
+    log_density: LogDensity,
+    points: Float[np.ndarray, "simulations channels"],
+    slopes: Float[np.ndarray, "simulations channels"],
+    information: Float[np.ndarray, " channels"],
+) -> Bool[np.ndarray, " channels"]:
+    """Whether the log density changes along short segments by the integral of its slope, channel by channel.
+
+    A density that jumps, at a threshold or where a value is rounded, has a gradient that does not tell. A segment is as
+    long as the density takes to change by about one nat.
+    """
+    channels = points.shape[1]
+    count = min(len(points), max(_FEWEST_SEGMENTS, _SEGMENTS // channels))
+    places, weights = (jnp.asarray(part / 2, jnp.float32) for part in np.polynomial.legendre.leggauss(4))
+
+    def broken(point: Float[Array, " channels"], direction: Float[Array, " channels"]) -> Bool[Array, ""]:
+        along = lambda t: log_density(point + t * direction)  # noqa: E731
+        rise, integral = along(1.0) - along(0.0), (jax.vmap(jax.grad(along))(0.5 + places) * weights).sum()
+        return ~(jnp.abs(rise - integral) < 0.1 * (1 + jnp.abs(rise)))
+
+    chosen = np.linspace(0, len(points) - 1, count).astype(int)
+    lengths = np.where(np.arange(count) % 2, 1.0, -1.0)[:, None] / np.sqrt(1 + information + slopes[chosen] ** 2)
+    test = jax.jit(jax.vmap(broken), compiler_options=COMPILED_QUICKLY)
+    shares = [
+        np.asarray(test(points[chosen], (lengths * np.eye(channels)[i]).astype(np.float32))).mean()
+        for i in range(channels)
+    ]
+    return np.array(shares) <= _MOST_BROKEN
