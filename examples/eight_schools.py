@@ -68,7 +68,7 @@ figure.savefig(folder / "structure.png", dpi=120)
 
 # %%
 started = time.perf_counter()
-simformer.fit(jax.random.key(0), num_simulations=20_000, num_steps=8_000)
+simformer.fit(jax.random.key(0), num_simulations=20_000, num_steps=10_000)
 print(f"trained in {time.perf_counter() - started:.0f} s")
 simformer.plot_history().figure.savefig(folder / "training.png", dpi=120)
 

@@ -107,6 +107,11 @@ class TokenLayout:
         return np.concatenate(flags) if flags else np.zeros(0, bool)
 
     @cached_property
+    def site_of_token(self) -> Int[np.ndarray, " tokens"]:
+        """The site of every token, numbered from 0."""
+        return np.repeat(np.arange(len(self.sites)), [site.num_tokens for site in self.sites.values()])
+
+    @cached_property
     def unit_of_token(self) -> Int[np.ndarray, " tokens"]:
         """Tokens that can only be given together share a unit: the events whose support is not elementwise."""
         units: list[np.ndarray] = []

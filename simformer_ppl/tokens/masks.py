@@ -5,17 +5,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
-JOINT, POSTERIOR, LIKELIHOOD, PARTIAL_DATA, ANY = 0.1, 0.3, 0.1, 0.2, 0.3
+JOINT, POSTERIOR, LIKELIHOOD, PARTIAL_DATA, ANY_SITES, ANY_TOKENS = 0.1, 0.3, 0.1, 0.15, 0.2, 0.15
 """How often training asks each kind of question; see :func:`draw_conditioned`."""
 
 
 def draw_conditioned(
-    rng_key: PRNGKeyArray, batch: int, is_data: Bool[np.ndarray, " tokens"], unit_of_token: Int[np.ndarray, " tokens"]
+    rng_key: PRNGKeyArray,
+    batch: int,
+    is_data: Bool[np.ndarray, " tokens"],
+    unit_of_token: Int[np.ndarray, " tokens"],
+    site_of_token: Int[np.ndarray, " tokens"],
 ) -> Bool[Array, "batch tokens"]:
     """Draw which tokens are given, afresh for every example.
 
     The mixture of Gloeckler et al. 2024 (section 3.3: joint, posterior, likelihood, two Bernoulli masks), with the
-    Bernoulli probability itself drawn from U(0, 1), and with posteriors given part of the data.
+    Bernoulli probability itself drawn from U(0, 1), with posteriors given part of the data, and with whole sites given
+    at random: of a site of many scalars, Bernoulli masks hardly ever give all.
 
     Parameters
     ----------
@@ -27,18 +32,27 @@ def draw_conditioned(
         Tokens of data sites.
     unit_of_token
         Tokens of one unit are given together.
+    site_of_token
+        The site of every token, numbered from 0.
 
     Returns
     -------
     True for given tokens; at least one token of every example is latent.
     """
-    kind_key, rate_key, unit_key = jax.random.split(rng_key, 3)
-    kind = jax.random.choice(kind_key, 5, (batch, 1), p=jnp.array([JOINT, POSTERIOR, LIKELIHOOD, PARTIAL_DATA, ANY]))
+    kind_key, rate_key, unit_key, site_key = jax.random.split(rng_key, 4)
+    shares = jnp.array([JOINT, POSTERIOR, LIKELIHOOD, PARTIAL_DATA, ANY_SITES, ANY_TOKENS])
+    kind = jax.random.choice(kind_key, len(shares), (batch, 1), p=shares)
     rate = jax.random.uniform(rate_key, (batch, 1))
-    units = jax.random.uniform(unit_key, (batch, int(unit_of_token.max(initial=0)) + 1)) < rate
-    some = units[:, unit_of_token]
+
+    def some(key: PRNGKeyArray, part_of_token: Int[np.ndarray, " tokens"]) -> Bool[Array, "batch tokens"]:
+        parts = jax.random.uniform(key, (batch, int(part_of_token.max(initial=0)) + 1)) < rate
+        return parts[:, part_of_token]
+
+    units, sites = some(unit_key, unit_of_token), some(site_key, site_of_token)
     data = jnp.asarray(is_data)[None]
     given = jnp.select(
-        [kind == 0, kind == 1, kind == 2, kind == 3], [jnp.zeros_like(some), data, ~data, data & some], some
+        [kind == 0, kind == 1, kind == 2, kind == 3, kind == 4],
+        [jnp.zeros_like(units), data, ~data, data & units, sites],
+        units,
     )
     return given & ~given.all(-1, keepdims=True)

@@ -6,7 +6,8 @@ import numpy as np
 from simformer_ppl.tokens.masks import draw_conditioned
 
 IS_DATA = np.array([False, False, False, True, True])
-GIVEN = np.asarray(draw_conditioned(jax.random.key(0), 20_000, IS_DATA, np.arange(5)))
+SITES = np.array([0, 1, 1, 2, 2])
+GIVEN = np.asarray(draw_conditioned(jax.random.key(0), 20_000, IS_DATA, np.arange(5), SITES))
 
 
 def test_every_example_has_something_to_learn():
@@ -25,9 +26,17 @@ def test_posterior_likelihood_and_joint_are_asked_most():
 
 def test_tokens_of_a_unit_are_given_together():
     units = np.array([0, 0, 0, 1, 2])
-    given = np.asarray(draw_conditioned(jax.random.key(1), 2_000, np.array([True] * 3 + [False] * 2), units))
+    given = np.asarray(draw_conditioned(jax.random.key(1), 2_000, np.array([True] * 3 + [False] * 2), units, units))
     assert (given[:, 0] == given[:, 1]).all() and (given[:, 1] == given[:, 2]).all()
 
 
 def test_masks_differ_between_examples_of_a_batch():
     assert len({tuple(row) for row in GIVEN[:128].tolist()}) > 10
+
+
+def test_whole_sites_of_many_scalars_are_given():
+    sites = np.repeat(np.arange(3), 50)
+    given = np.asarray(draw_conditioned(jax.random.key(2), 4_000, sites == 2, np.arange(150), sites))
+    whole = given.reshape(4_000, 3, 50).all(2)
+    # the first and the last site, but not the second: neither a posterior nor a likelihood
+    assert (whole == [True, False, True]).all(1).mean() > 0.01
