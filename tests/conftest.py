@@ -52,6 +52,22 @@ class GaussianChain:
         return gain @ values[given], covariance
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Many tests train the same small network: what is compiled for one serves the others."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled():
+    """Thousands of compiled programs in one process would exhaust its memory maps."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def gaussian_chain():
     return GaussianChain()
