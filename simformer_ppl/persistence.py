@@ -16,11 +16,13 @@ from simformer_ppl.structure import ModelStructure
 from simformer_ppl.tokens.standardisation import Standardisation
 from simformer_ppl.training.checkpoint import flatten, unflatten
 
-FORMAT = 1
+FORMAT = 2
 _PACKAGES = ("simformer-ppl", "jax", "flax", "numpyro", "orbax-checkpoint")
 
 
-def save(folder: Path, joint: LearnedJoint, configuration: dict[str, Any], history: xr.Dataset) -> None:
+def save(
+    folder: Path, joint: LearnedJoint, structure: ModelStructure, configuration: dict[str, Any], history: xr.Dataset
+) -> None:
     """Write a trained network.
 
     Raises
@@ -37,6 +39,7 @@ def save(folder: Path, joint: LearnedJoint, configuration: dict[str, Any], histo
     arrays = flatten({"parameters": joint.parameters, "standardisation": joint.standardisation})
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save((folder / "arrays").absolute(), arrays, force=True)
+    np.savez(folder / "constants.npz", known=structure.token_constants, components=joint.layout.constants)
     history.to_netcdf(folder / "history.nc", engine="h5netcdf")
 
 
@@ -46,14 +49,14 @@ def read_configuration(folder: Path) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If the folder holds none, or one of a later format.
+        If the folder holds none, or one of another format.
     """
     file = folder / "configuration.json"
     if not file.exists():
         raise ValueError(f"{folder}: expected a folder written by Simformer.save, got none.")
     configuration = json.loads(file.read_text())
-    if configuration["format"] > FORMAT:
-        raise ValueError(f"{folder}: expected format {FORMAT} or older, got {configuration['format']}.")
+    if configuration["format"] != FORMAT:
+        raise ValueError(f"{folder}: expected format {FORMAT}, got {configuration['format']}.")
     return configuration
 
 
@@ -70,6 +73,27 @@ def read_arrays(folder: Path, template: LearnedJoint) -> tuple[nnx.State, Standa
     with ocp.StandardCheckpointer() as checkpointer:
         filled = unflatten(places, checkpointer.restore((folder / "arrays").absolute(), abstract))
     return filled["parameters"], filled["standardisation"]
+
+
+def read_constants(folder: Path, structure: ModelStructure) -> np.ndarray:
+    """Components of the known constants of every token, as they were in training.
+
+    Raises
+    ------
+    ValueError
+        If the model has other constants now, naming the first token where.
+    """
+    with np.load(folder / "constants.npz", allow_pickle=False) as saved:
+        known, components = saved["known"], saved["components"]
+    present = structure.token_constants
+    same = known.shape == present.shape and np.isclose(known, present, rtol=1e-5, atol=0.0, equal_nan=True).all(1)
+    if not np.all(same):
+        first = int(np.argmin(same)) if np.ndim(same) else 0
+        raise ValueError(
+            f"Token {structure.tokens[first]}: expected the saved constants of the model (standard errors, "
+            f"covariates) {known[first].tolist()}, got {present[first].tolist()}."
+        )
+    return components
 
 
 def read_history(folder: Path) -> xr.Dataset:
@@ -91,9 +115,7 @@ def describe_structure(structure: ModelStructure) -> dict[str, Any]:
         for name, site in structure.sites.items()
     }
     graphs = {"parents": structure.adjacency, "neighbours": structure.moral()}
-    constants = np.nan_to_num(structure.token_constants).round(4).tolist()
-    rows = {kind: [row.nonzero()[0].tolist() for row in graph] for kind, graph in graphs.items()}
-    return {"sites": sites, **rows, "constants": constants}
+    return {"sites": sites, **{kind: [row.nonzero()[0].tolist() for row in graph] for kind, graph in graphs.items()}}
 
 
 def check_structure(saved: dict[str, Any], present: dict[str, Any]) -> None:
@@ -108,7 +130,7 @@ def check_structure(saved: dict[str, Any], present: dict[str, Any]) -> None:
         was, now = saved["sites"].get(name), present["sites"].get(name)
         if was != now:
             raise ValueError(f"Site '{name}' of the model is not the saved one: expected {was}, got {now}.")
-    for kind in ("parents", "neighbours", "constants"):
+    for kind in ("parents", "neighbours"):
         for token, (was, now) in enumerate(zip(saved[kind], present[kind], strict=True)):
             if was != now:
                 raise ValueError(f"Token {token}: expected the saved {kind} {was}, got {now}.")

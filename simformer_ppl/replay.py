@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro import handlers
 
 from simformer_ppl.structure.reading import NEEDS_VALUES
+from simformer_ppl.structure.tracing import elementary, is_factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,13 +79,11 @@ class Replay:
         """
         total = jnp.zeros(())
         for name, site in self._trace(jax.random.key(0), values).items():
-            if site["type"] == "prng_key" or (site["type"] == "sample" and name not in values and not is_factor(site)):
-                raise ValueError(f"Site '{name}': expected a value for every source of randomness.")
-            if site["type"] == "sample" and not is_factor(site):
-                fn = site["fn"]
-                while isinstance(fn, dist.Independent | dist.MaskedDistribution):
-                    fn = fn.base_dist
-                total = total + fn.log_prob(values[name]).sum()
+            if site["type"] != "sample" or is_factor(site["fn"]):
+                continue
+            if name not in values:
+                raise ValueError(f"Site '{name}': expected a value for every sample site.")
+            total = total + elementary(site["fn"]).log_prob(values[name]).sum()
         return total
 
     def array_arguments(self) -> dict[str, np.ndarray]:
@@ -118,11 +116,6 @@ class Replay:
     @partial(jax.jit, static_argnums=0, static_argnames="names")
     def _inside_of_rows(self, keys: PRNGKeyArray, values: Mapping[str, Array], names: tuple[str, ...]) -> Any:
         return jax.vmap(partial(self._inside_of_row, names=names))(keys, values)
-
-
-def is_factor(site: Mapping[str, Any]) -> bool:
-    """Whether a traced site is a ``numpyro.factor``: a soft constraint, which is not simulated."""
-    return isinstance(site["fn"], dist.Unit)
 
 
 def _law(trace: dict[str, Any], name: str) -> Any:

@@ -66,7 +66,8 @@ class Simformer:
         function ``(conditioned[tokens], values[channels]) -> mask``.
     share_exchangeable
         Let the elements of a plate that the model cannot tell apart share their weights, so that answers follow a
-        permutation of the plate and every simulation counts for all of its elements. With ``attention="dense"`` and
+        permutation of the plate and every simulation counts for all of its elements; and let elements that differ by
+        known constants only share them up to a function of these. With ``attention="dense"`` and
         without sharing, the network knows nothing of the model's structure.
     use_density
         Let training use the gradient of the model's own log density at the simulations, where the model has one: it
@@ -177,7 +178,8 @@ class Simformer:
         num_steps
             Gradient steps; chosen from the number of simulations and tokens by default.
         batch_size
-            Examples a step, 64 by default, each noised twice; split over all devices that JAX sees.
+            Examples a step, 64 by default (each noised twice, where the model's gradient is not used); split over all
+            devices that JAX sees.
         learning_rate
             Peak learning rate, 3e-3 by default.
         validation_fraction
@@ -211,18 +213,19 @@ class Simformer:
         gradient = None
         if self.use_density and known:
             gradient = model_gradient(self._replay, self.structure, joint.layout, joint.standardisation, train_set)
+        gradients = None if gradient is None else gradient.values
         trainer = Trainer(
             joint.graph, joint.layout, joint.standardisation, joint.attention, joint.process,
-            make_optimiser(rate, steps), batch, gradient,
+            make_optimiser(rate, steps), batch, gradient and gradient._replace(values=gradient.values[:0]),
         )  # fmt: skip
         checkpoints = None
         if checkpoint_dir is not None:
-            settings = (jax.random.key_data(train_key), steps, batch, rate)
+            settings = (jax.random.key_data(train_key), steps, batch, rate, gradient is not None)
             run = fingerprint(train_set, validation_set, joint.parameters, settings)
             checkpoints = Checkpoints(checkpoint_dir, run)
         bar = tqdm(total=steps, desc="fit", unit="step", disable=not progress_bar)
         parameters, history = train(
-            trainer, joint.parameters, train_key, train_set, validation_set, steps, bar, checkpoints
+            trainer, joint.parameters, train_key, train_set, validation_set, gradients, steps, bar, checkpoints
         )
         self._joint = replace(joint, parameters=parameters)
         self.history = _extend(self.history, history)
@@ -298,7 +301,7 @@ class Simformer:
         """
         if self._joint is None:
             raise ValueError("Not fitted yet: there is nothing to save. Call fit first.")
-        persistence.save(Path(path), self._joint, self._configuration(), self.history)
+        persistence.save(Path(path), self._joint, self.structure, self._configuration(), self.history)
 
     @classmethod
     def load(
@@ -338,6 +341,9 @@ class Simformer:
             )
         loaded = cls(model, model_args, model_kwargs, **{**stored, **options})
         persistence.check_structure(configuration["structure"], persistence.describe_structure(loaded.structure))
+        # as they were in training: the components of the same constants are not unique
+        constants = persistence.read_constants(Path(path), loaded.structure)
+        loaded._layout = replace(loaded._layout, constants=constants)
         template = loaded._initialise(jax.random.key(0), np.zeros((1, loaded._layout.num_channels), np.float32))
         parameters, standardisation = persistence.read_arrays(Path(path), template)
         loaded._joint = replace(template, parameters=parameters, standardisation=standardisation)
@@ -377,7 +383,8 @@ class Simformer:
             token_of_channel=tuple(layout.token_of_channel.tolist()),
             group_of_token=tuple(layout.group_of_token.tolist()),
             group_of_channel=tuple(layout.group_of_channel.tolist()),
-            constants=StaticArray.of(layout.constants),
+            own_vector_of_token=tuple(layout.own_vector_of_token.tolist()),
+            constants=StaticArray.of(layout.constants.astype(np.float32)),
         )
 
         def create(key: PRNGKeyArray) -> SimformerNetwork:

@@ -151,6 +151,39 @@ def test_answers_follow_a_permutation_of_an_exchangeable_plate():
     assert abs(float(swapped - log_prob)) > 1e-3  # which level goes with which data does matter
 
 
+def curves(limit, y=None):
+    """Subjects that nothing tells apart, measured at known times up to known limits."""
+    with numpyro.plate("subject", 2, dim=-2):
+        level = numpyro.sample("level", dist.Normal(0.0, 1.0))
+        with numpyro.plate("time", 3, dim=-1):
+            numpyro.sample("y", dist.Normal(jnp.minimum(level, limit) + jnp.arange(3.0), 0.5), obs=y)
+
+
+LIMIT = np.array([np.inf, 0.0, -1.0])
+
+
+def test_known_times_leave_subjects_exchangeable():
+    simformer = Simformer(curves, (LIMIT,), network=SMALL).fit(jax.random.key(0), 500, **SHORT)
+    structure = simformer.structure
+    assert structure.exchangeable == ("subject",) and structure.constant_plates == ("time",)
+    y = np.array([[0.5, 0.9, 2.0], [1.5, 1.0, 0.3]])
+    level = np.array([[0.4], [-0.3]])
+    one, swapped = (simformer.condition(y=y[order]).log_prob({"level": level[order]}) for order in ([0, 1], [1, 0]))
+    np.testing.assert_allclose(one, swapped, rtol=1e-4)
+    by_time = simformer.condition(y=y[:, ::-1]).log_prob({"level": level})
+    assert abs(float(by_time - one)) > 1e-4
+
+
+def test_other_constants_are_not_loaded(tmp_path):
+    simformer = Simformer(curves, (LIMIT,), network=SMALL).fit(jax.random.key(0), 100, **SHORT)
+    simformer.save(tmp_path / "curves")
+    loaded = Simformer.load(tmp_path / "curves", curves, (LIMIT,))
+    ours, theirs = (s.condition(y=0.0).draw(jax.random.key(0), (3,))["level"] for s in (simformer, loaded))
+    assert jnp.array_equal(ours, theirs)
+    with pytest.raises(ValueError, match=r"Token y\[0, 1\]: expected the saved constants"):
+        Simformer.load(tmp_path / "curves", curves, (np.array([np.inf, 0.5, -1.0]),))
+
+
 def test_sharing_can_be_declined():
     apart = Simformer(group_model, network=SMALL, share_exchangeable=False).fit(jax.random.key(0), 500, **SHORT)
     y = np.array([[1.0, -2.0, 0.5], [1.5, -1.0, 0.0]])

@@ -18,7 +18,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 _CLIP = 6.0
-"""Standard deviations at which ``r`` is cut."""
+"""Standard deviations at which ``r`` is cut: the one thing that moves the mean, where ``r`` is very skewed."""
+
+_LARGEST_MATRIX = 128
+"""Channels above which they are taken to be uncorrelated: the matrices would cost more than they save."""
 
 _LARGEST_SURPRISE = 30.0
 """Squares of ``r`` over their expectation at which their part in the fit of the variance is cut."""
@@ -72,18 +75,25 @@ def controlled_target(
 
     Returns
     -------
-    The new target, and the negative log likelihood of ``r`` under the variances, whose gradient teaches the network
-    to tell them.
+    The new target, and twice the negative log likelihood of ``r`` under the variances but for a constant, whose
+    gradient teaches the network to tell them.
     """
     moved, sigma = latent & gradient.known, level[:, None]
     residual = jnp.where(moved, noise + sigma * gradient.values, 0.0)
     expected = 1 + sigma**2 * jnp.diagonal(gradient.information)
-    surprise = jnp.minimum(residual**2 / expected * jnp.exp(-log_variance), _LARGEST_SURPRISE)
+    # cut before it is squared: a square that overflows would have no derivative
+    relative = jnp.clip(residual * jax.lax.rsqrt(expected), -1e6, 1e6)
+    surprise = jnp.minimum(relative**2 * jnp.exp(-log_variance), _LARGEST_SURPRISE)
     unlikelihood = jnp.where(moved, log_variance + surprise, 0.0).sum() / jnp.maximum(moved.sum(), 1)
     spread = jax.lax.stop_gradient(jnp.sqrt(expected * jnp.exp(log_variance)))
-    scaled = jnp.clip(residual / spread, -_CLIP, _CLIP)
-    step = jnp.linalg.solve(_correlation(level, moved, gradient.information), scaled[..., None])[..., 0] / spread
-    return target + sigma * jnp.where(moved, step, 0.0), unlikelihood
+    step = jnp.clip(residual / spread, -_CLIP, _CLIP)
+    if step.shape[-1] <= _LARGEST_MATRIX:
+        step = jax.vmap(_solve)(_correlation(level, moved, gradient.information), step)
+    return target + sigma * jnp.where(moved, step / spread, 0.0), unlikelihood
+
+
+def _solve(matrix: Float[Array, "n n"], right: Float[Array, " n"]) -> Float[Array, " n"]:
+    return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(matrix), right)
 
 
 def _correlation(

@@ -18,7 +18,7 @@ def denoising_loss(
     condition: Condition,
     target: Float[Array, "batch channels"],
     gradient: ModelGradient | None = None,
-) -> Float[Array, ""]:
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Weighted squared error of the denoised latent channels (Gloeckler et al. 2024, equation 6, in EDM's form).
 
     Parameters
@@ -38,7 +38,8 @@ def denoising_loss(
 
     Returns
     -------
-    Mean over the latent channels of the batch. Without a gradient each example is noised twice, antithetically.
+    What is to be minimised, and the plain denoising loss: means over the latent channels of the batch. They are the
+    same without a gradient; each example is noised twice then, antithetically.
     """
     level_key, noise_key = jax.random.split(rng_key)
     level = process.training_levels(level_key, target.shape[0])
@@ -51,11 +52,16 @@ def denoising_loss(
     output = process.output(network, condition, noised, level)
     clean = process.precondition(output.prediction, noised, level)
     latent = ~condition.channels
-    unlikelihood = jnp.zeros(())
-    if gradient is not None:
-        target, unlikelihood = controlled_target(target, noise, level, latent, gradient, output.log_variance)
-    squares = process.weight(level)[:, None] * jnp.where(latent, (clean - target) ** 2, 0.0)
-    return squares.sum() / jnp.maximum(latent.sum(), 1) + _VARIANCE_WEIGHT * unlikelihood
+
+    def error(target: Float[Array, "batch channels"]) -> Float[Array, ""]:
+        squares = process.weight(level)[:, None] * jnp.where(latent, (clean - target) ** 2, 0.0)
+        return squares.sum() / jnp.maximum(latent.sum(), 1)
+
+    plain = error(target)
+    if gradient is None:
+        return plain, plain
+    target, unlikelihood = controlled_target(target, noise, level, latent, gradient, output.log_variance)
+    return error(target) + _VARIANCE_WEIGHT * unlikelihood, plain
 
 
 def _twice(array: Array) -> Array:

@@ -22,14 +22,16 @@ class TokenIndex(NamedTuple):
         Tokens of a group share their identity.
     group_of_channel
         Channels of a group share their value vectors and head.
+    own_vector_of_token
+        Tokens of a group that differ by known constants have corrections of their own, numbered from 0; -1 where none.
     constants
-        Known constants of every token, ``[tokens, constants]``; tokens of a group that differ in them differ in their
-        vectors.
+        Those constants, ``[tokens, constants]``.
     """
 
     token_of_channel: tuple[int, ...]
     group_of_token: tuple[int, ...]
     group_of_channel: tuple[int, ...]
+    own_vector_of_token: tuple[int, ...]
     constants: StaticArray
 
 
@@ -68,22 +70,21 @@ class TokenVectors(nnx.Module):
         self.given_value = normal(channels, width)
         self.head = nnx.Param(jnp.zeros((channels, width)))
         self.index = index
-        tokens, constants = index.constants.shape
-        if constants:
-            self.constant_in = nnx.Param(jax.random.normal(rngs.params(), (constants, features)))
+        owners = max(index.own_vector_of_token) + 1
+        if owners:
+            self.constant_in = nnx.Param(jax.random.normal(rngs.params(), (index.constants.shape[1], features)))
             self.group_in = nnx.Param(jax.random.normal(rngs.params(), (groups, features)))
             self.constant_out = nnx.Param(jnp.zeros((features, 4 * width)))
-            self.own = nnx.Param(jnp.zeros((tokens, 4 * width)))
+            self.own = nnx.Param(jnp.zeros((owners, 4 * width)))
 
     def __call__(self) -> Vectors:
         """Vectors of all tokens and channels."""
-        tokens, token_groups, groups = (np.asarray(part) for part in self.index[:3])
+        tokens, token_groups, groups, owner = (np.asarray(part) for part in self.index[:4])
         shared = (self.identity[token_groups], *(v[groups] for v in (self.latent_value, self.given_value, self.head)))
-        constants = self.index.constants.array
-        if not constants.size:
+        if owner.max() < 0:
             return Vectors(*shared)
-        hidden = jax.nn.gelu(constants @ self.constant_in[...] + self.group_in[token_groups])
-        moved = hidden @ self.constant_out[...] + self.own[...]
-        identity, *channel_wise = jnp.split(jnp.where(constants.any(-1, keepdims=True), moved, 0.0), 4, -1)
+        hidden = jax.nn.gelu(self.index.constants.array @ self.constant_in[...] + self.group_in[token_groups])
+        moved = hidden @ self.constant_out[...] + self.own[owner]
+        identity, *channel_wise = jnp.split(jnp.where(owner[:, None] >= 0, moved, 0.0), 4, -1)
         moves = identity, *(part[tokens] for part in channel_wise)
         return Vectors(*(vectors + move for vectors, move in zip(shared, moves, strict=True)))

@@ -26,6 +26,7 @@ from simformer_ppl.structure.tracing import (
     ModelTrace,
     TracedSite,
     Unconditioned,
+    elementary,
     innermost,
 )
 
@@ -207,8 +208,7 @@ class _Deterministics(Messenger):
 
 
 def _sample_law(site: TracedSite, fn: Any, value: jax.Array, key: jax.Array, fallbacks: list[str]) -> SiteLaw:
-    while isinstance(fn, (dist.Independent, dist.MaskedDistribution)):
-        fn = fn.base_dist
+    fn = elementary(fn)
     try:
         support = fn.support
         log_prob = fn.log_prob(value)

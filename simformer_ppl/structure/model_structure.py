@@ -102,6 +102,12 @@ class ModelStructure:
             self.info.append(f"exchangeable plates unknown: {type(error).__name__} {error}"[:160])
             return Exchangeability()
 
+    @property
+    def has_hidden_noise(self) -> bool:
+        """Whether a law reads noise that is no site, such as ``numpyro.prng_key``."""
+        width = len(self._full) - sum(b.num_tokens for name, b in self._blocks.items() if not name.startswith("noise "))
+        return bool(self._full[:, :width].any())
+
     def moral(self) -> Bool[np.ndarray, "tokens tokens"]:
         """Moral graph of the tokens, symmetric, diagonal False.
 

@@ -144,6 +144,27 @@ def innermost(fn: Any) -> Any:
     return fn
 
 
+def elementary(fn: Any) -> Any:
+    """The law that a site is drawn from, its log density element by element: no masks, no ``to_event`` outside."""
+    fn = _without_masks(fn)
+    while isinstance(fn, dist.Independent):
+        fn = fn.base_dist
+    return fn
+
+
+def _without_masks(fn: Any) -> Any:
+    if isinstance(fn, dist.MaskedDistribution):
+        return _without_masks(fn.base_dist).expand(fn.batch_shape)
+    if isinstance(fn, dist.Independent | dist.ExpandedDistribution):
+        base = _without_masks(fn.base_dist)
+        if base is fn.base_dist:
+            return fn
+        if isinstance(fn, dist.Independent):
+            return base.to_event(fn.reinterpreted_batch_ndims)
+        return base.expand(fn.batch_shape)
+    return fn
+
+
 def is_factor(fn: Any) -> bool:
     """Whether a sample site is a ``numpyro.factor``."""
     return isinstance(innermost(fn), dist.Unit)

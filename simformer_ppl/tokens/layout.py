@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from simformer_ppl.structure import ModelStructure, Site
-from simformer_ppl.tokens.sharing import group_of_token, principal_constants
+from simformer_ppl.tokens.sharing import group_of_token, own_vector_of_token, principal_constants
 from simformer_ppl.tokens.standardisation import join_alike
 from simformer_ppl.tokens.transforms import Count, MultinomialCounts, SiteTransform, site_transform
 
@@ -31,8 +31,10 @@ class TokenLayout:
         Tokens of a group share weights.
     exchangeable_of_token
         Tokens of a group cannot be told apart: they share their standardisation too.
+    own_vector_of_token
+        Tokens of a group that differ by constants have corrections of their own, numbered; -1 where none.
     constants
-        By which tokens of a group differ, 0 where none apply.
+        By which they differ.
     """
 
     sites: dict[str, Site]
@@ -40,6 +42,7 @@ class TokenLayout:
     channel_slices: dict[str, slice]
     group_of_token: Int[np.ndarray, " tokens"]
     exchangeable_of_token: Int[np.ndarray, " tokens"]
+    own_vector_of_token: Int[np.ndarray, " tokens"]
     constants: Float[np.ndarray, "tokens constants"]
 
     @classmethod
@@ -53,11 +56,12 @@ class TokenLayout:
             slices[name] = slice(start, stop)
             start = stop
         if not share_exchangeable:
-            apart = np.arange(structure.num_tokens)
-            return cls(dict(structure.sites), transforms, slices, apart, apart, np.zeros((structure.num_tokens, 0)))
+            apart, none = np.arange(structure.num_tokens), np.full(structure.num_tokens, -1)
+            return cls(dict(structure.sites), transforms, slices, apart, apart, none, np.zeros((len(none), 0)))
         exchangeable = group_of_token(structure, structure.exchangeable)
         groups = group_of_token(structure, (*structure.exchangeable, *structure.constant_plates))
-        return cls(dict(structure.sites), transforms, slices, groups, exchangeable, principal_constants(structure))
+        own = own_vector_of_token(structure, exchangeable)
+        return cls(dict(structure.sites), transforms, slices, groups, exchangeable, own, principal_constants(structure))
 
     @property
     def num_channels(self) -> int:

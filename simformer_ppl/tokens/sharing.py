@@ -53,10 +53,25 @@ def same_element(structure: ModelStructure) -> Bool[np.ndarray, "tokens tokens"]
     return together & ~apart & ~np.eye(structure.num_tokens, dtype=bool)
 
 
+def own_vector_of_token(
+    structure: ModelStructure, exchangeable_of_token: Int[np.ndarray, " tokens"]
+) -> Int[np.ndarray, " tokens"]:
+    """Tokens inside plates that differ by constants, numbered from 0, those alike that are exchangeable; -1 outside."""
+    inside = np.zeros(structure.num_tokens, bool)
+    for site in structure.sites.values():
+        inside[site.token_slice] = bool(set(site.plates) & set(structure.constant_plates))
+    numbers = np.full(structure.num_tokens, -1)
+    numbers[inside] = np.unique(exchangeable_of_token[inside], return_inverse=True)[1]
+    return numbers
+
+
 def principal_constants(structure: ModelStructure) -> Float[np.ndarray, "tokens components"]:
     """The constants by which tokens differ, as uncorrelated components of unit size; 0 where none apply."""
     constants = structure.token_constants.astype(np.float64)
-    applies = ~np.isnan(constants)
+    applies, infinite = ~np.isnan(constants), np.isinf(constants)
+    # a limit that is not there: its place is taken by 0, and by a column that says so
+    constants = np.concatenate([np.where(infinite, 0.0, constants), np.sign(np.where(infinite, constants, 0.0))], 1)
+    applies = np.concatenate([applies, applies], 1)
     count = np.maximum(applies.sum(0), 1)
     centred = np.where(applies, constants - np.nansum(constants, 0) / count, 0.0)
     deviation = np.sqrt((centred**2).sum(0) / count)

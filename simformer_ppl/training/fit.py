@@ -62,7 +62,7 @@ class Trainer:
     batch_size
         Examples a step.
     gradient
-        Of the model's log density at every training simulation, where it is known.
+        What training needs to know of the model's gradients, but for their values; None, where they are unknown.
     """
 
     graph: nnx.GraphDef
@@ -88,8 +88,8 @@ class Trainer:
         rng_key: PRNGKeyArray,
         channels: Float[Array, "batch channels"],
         gradient: Float[Array, "batch channels"] | None = None,
-    ) -> Float[Array, ""]:
-        """Denoising loss of a batch under freshly drawn condition masks.
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """What is to be minimised, and the denoising loss, of a batch under freshly drawn condition masks.
 
         Discrete values are dequantised where they are diffused, and enter plain where they are given.
         """
@@ -114,7 +114,7 @@ class Trainer:
         chosen = jax.random.randint(index_key, (self.batch_size,), 0, data[0].shape[0])
         batch = jax.tree.map(lambda array: array[chosen], data)
         batch = jax.lax.with_sharding_constraint(batch, batch_sharding(self.batch_size))
-        loss, gradients = jax.value_and_grad(self.loss)(state.parameters, loss_key, *batch)
+        (_, loss), gradients = jax.value_and_grad(self.loss, has_aux=True)(state.parameters, loss_key, *batch)
         updates, optimiser = self.optimiser.update(gradients, state.optimiser, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
         # a short memory at first, so that the average forgets the initial weights
@@ -153,7 +153,7 @@ class Trainer:
 
         def repeat(key: PRNGKeyArray) -> Float[Array, " batches"]:
             keys = jax.random.split(key, len(batches))
-            return jax.lax.map(lambda pair: self.loss(state.average, *pair), (keys, batches))
+            return jax.lax.map(lambda pair: self.loss(state.average, *pair)[1], (keys, batches))
 
         loss = jax.lax.map(repeat, jax.random.split(rng_key, VALIDATION_REPEATS)).mean()
         better = loss < state.best_loss
@@ -168,6 +168,7 @@ def train(
     rng_key: PRNGKeyArray,
     training_set: Float[np.ndarray, "simulations channels"],
     validation_set: Float[np.ndarray, "held_out channels"],
+    gradients: Float[Array, "simulations channels"] | None,
     num_steps: int,
     bar: tqdm,
     checkpoints: Checkpoints | None = None,
@@ -184,6 +185,8 @@ def train(
         Source of all randomness; step by step, so that a run that was cut off goes on the same.
     training_set, validation_set
         Channels, not standardised.
+    gradients
+        Of the model's log density at the training set, where they are known.
     num_steps
         Length of the schedule.
     bar
@@ -197,8 +200,7 @@ def train(
     """
     step_key, validation_key = jax.random.split(rng_key)
     placement = replicated(trainer.batch_size)
-    gradient = None if trainer.gradient is None else trainer.gradient.values
-    data, held_out = jax.device_put(((training_set, gradient), validation_set), placement)
+    data, held_out = jax.device_put(((training_set, gradients), validation_set), placement)
     state = trainer.start(parameters)
     stored = checkpoints.newest(state) if checkpoints else None
     # the weights that training starts from count as the best so far

@@ -23,8 +23,14 @@ _CUT = 4.0
 _NORMAL_SQUARE_MEDIAN = 0.4549
 """Median of the square of a standard normal variable."""
 
+_LARGEST_SHIFT = 0.1
+"""Mean of the cut gradients, in standard deviations, up to which cutting them does no harm."""
+
+_LARGEST_DEVIATION = 6.0
+"""Standard errors by which partial integration may fail."""
+
 _SEGMENTS = 4_096
-_FEWEST_SEGMENTS = 64
+_FEWEST_SEGMENTS = 256
 _MOST_BROKEN = 0.01
 """Share of segments along which a smooth density may seem to jump."""
 
@@ -57,7 +63,7 @@ def model_gradient(
     between neighbouring values. None where there are none, or the density is unknown: sites are left out, or
     deterministic sites are tokens.
     """
-    if structure.nuisances or any(site.is_deterministic for site in structure.sites.values()):
+    if structure.nuisances or structure.has_hidden_noise or any(s.is_deterministic for s in structure.sites.values()):
         return None
     log_density = partial(_log_density, replay, layout, standardisation)
     points = np.asarray(standardisation.forward(jnp.asarray(channels)))
@@ -70,8 +76,10 @@ def model_gradient(
     finite = np.isfinite(values)
     information = _information(np.where(finite, values, 0.0))
     known = finite.all(0) & (np.diagonal(information) > 0) & _may_be_continuous(structure, layout)
+    values = np.where(known, values, 0.0)
+    known &= ~_is_skewed(values, np.diagonal(information)) & _is_that_of_the_simulations(points, values)
     if known.any():
-        known &= _is_continuous(log_density, points, np.where(finite, values, 0.0), np.diagonal(information))
+        known &= _is_continuous(log_density, points, values, np.diagonal(information))
     if not known.any():
         return None
     information = np.where(known & known[:, None], information, 0.0)
@@ -103,6 +111,30 @@ def _may_be_continuous(structure: ModelStructure, layout: TokenLayout) -> Bool[n
     for name, part in layout.channel_slices.items():
         may[part] = not structure.sites[name].is_discrete and name not in moving
     return may
+
+
+def _is_skewed(
+    gradients: Float[np.ndarray, "simulations channels"], information: Float[np.ndarray, " channels"]
+) -> Bool[np.ndarray, " channels"]:
+    """Whether cutting outliers, as training does, would move the mean, which is zero."""
+    deviation = np.sqrt(np.maximum(information, 1e-30))
+    chance = _LARGEST_DEVIATION / np.sqrt(len(gradients))
+    return np.abs(np.clip(gradients / deviation, -_CUT, _CUT).mean(0)) > _LARGEST_SHIFT + chance
+
+
+def _is_that_of_the_simulations(
+    points: Float[np.ndarray, "simulations channels"], gradients: Float[np.ndarray, "simulations channels"]
+) -> Bool[np.ndarray, " channels"]:
+    """Whether ``E[f g_i + df/du_i] = 0``, as partial integration has it, for f = 1 and f = tanh(u_j), every j.
+
+    A ``log_prob`` that is not the density of what is drawn fails it.
+    """
+    count = len(points)
+    tests = np.concatenate([np.ones((count, 1)), np.tanh(points)], 1).astype(np.float64)
+    total = gradients.T @ tests
+    total[:, 1:] += np.diag((1 - tests[:, 1:] ** 2).sum(0))
+    deviation = np.sqrt((gradients.astype(np.float64) ** 2).T @ tests**2)
+    return (np.abs(total) <= _LARGEST_DEVIATION * (deviation + 1e-3 * np.sqrt(count))).all(1)
 
 
 def _is_continuous(

@@ -110,7 +110,7 @@ def test_loss_is_lowest_at_the_true_denoiser():
             exact = prediction_of(gaussian_denoiser)(inputs * jnp.sqrt(1 + level**2)[:, None], level)
             return Output(exact + shift, jnp.zeros_like(exact))
 
-        return denoising_loss(jax.random.key(1), EDM(), network, condition, target)
+        return denoising_loss(jax.random.key(1), EDM(), network, condition, target)[0]
 
     assert loss(0.0) < loss(0.1) and loss(0.0) < loss(-0.1)
 

@@ -9,7 +9,9 @@ from flax import nnx
 from simformer_ppl.network import NetworkConfig, Simformer, StaticArray, TokenIndex
 
 CHANNELS = np.array([0, 1, 2, 2, 2, 3])
-INDEX = TokenIndex(tuple(CHANNELS.tolist()), (0, 1, 2, 3), (0, 1, 2, 3, 4, 5), StaticArray.of(np.zeros((4, 0))))
+INDEX = TokenIndex(
+    tuple(CHANNELS.tolist()), (0, 1, 2, 3), (0, 1, 2, 3, 4, 5), (-1,) * 4, StaticArray.of(np.zeros((4, 0)))
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ def test_shared_condition_broadcasts(network):
 
 def test_tokens_of_a_group_differ_by_their_constants_only():
     constants = StaticArray.of(np.array([[0.0], [0.5], [0.5], [-2.0]], np.float32))
-    index = TokenIndex((0, 1, 2, 3), (0, 1, 1, 1), (0, 1, 1, 1), constants)
+    index = TokenIndex((0, 1, 2, 3), (0, 1, 1, 1), (0, 1, 1, 1), (-1, 0, 1, 2), constants)
     vectors = Simformer(index, NetworkConfig(width=16, depth=1), rngs=nnx.Rngs(0)).vectors
     vectors.constant_out[...] = jax.random.normal(jax.random.key(1), vectors.constant_out[...].shape)
     for part in vectors():

@@ -131,3 +131,12 @@ def test_neighbours_in_time_are_no_constants():
 
 def test_a_nuisance_inside_the_plate_keeps_it():
     assert trace_structure(schools, sites=["mu", "tau", "y"]).exchangeable == ("school",)
+
+
+def test_a_mask_in_a_plate_hides_no_edge():
+    def model():
+        x = sample("x", dist.Normal(0, 1))
+        with plate("n", 2), numpyro.handlers.mask(mask=False):
+            sample("y", dist.Normal(x, 0.5))
+
+    assert trace_structure(model).adjacency.astype(int).tolist() == [[0, 0, 0], [1, 0, 0], [1, 0, 0]]

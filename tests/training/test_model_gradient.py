@@ -87,9 +87,47 @@ def callback(y=None):
     sample("y", dist.Normal(blurred, 1.0), obs=y)
 
 
+def hidden_noise(y=None):
+    x = sample("x", dist.Normal(0.0, 1.0))
+    noise = jax.random.normal(numpyro.prng_key())
+    sample("y", dist.Normal(x + noise, 0.1), obs=y)
+
+
 def test_a_model_without_a_density_has_no_gradient():
     assert gradient_of(callback)[0] is None
+    assert gradient_of(hidden_noise)[0] is None
     assert gradient_of(chain_model, sites=["a", "y"])[0] is None
+
+
+def masked(y=None):
+    x = sample("x", dist.Normal(0.0, 1.0))
+    with numpyro.plate("n", 2), numpyro.handlers.mask(mask=False):
+        sample("y", dist.Normal(x, 0.5), obs=y)
+
+
+def test_a_mask_does_not_change_what_is_simulated():
+    found, channels, standardisation = gradient_of(masked)
+    scale = np.asarray(standardisation.scale[-1])
+    exact = -channels[:, 0] + (channels[:, 1:] - channels[:, :1]).sum(1) / 0.25
+    np.testing.assert_allclose(found.values[:, 0], exact * scale[0], rtol=1e-3, atol=1e-3)
+
+
+class Flat(dist.Normal):
+    """A simulator whose density is not known."""
+
+    def log_prob(self, value):
+        return jnp.zeros(jnp.shape(value))
+
+
+def not_its_density(y=None):
+    x = sample("x", dist.Normal(0.0, 1.0))
+    z = sample("z", dist.Normal(0.0, 1.0))
+    sample("w", dist.Normal(z, 1.0))
+    sample("y", Flat(x, 0.5), obs=y)
+
+
+def test_a_log_prob_that_is_not_the_density_is_found_out():
+    assert gradient_of(not_its_density, 5_000)[0].known.tolist() == [False, True, True, False]
 
 
 def test_simulations_are_known_again_unless_changed(tmp_path):
@@ -114,5 +152,10 @@ def test_simulations_are_known_again_unless_changed(tmp_path):
 
 def test_training_goes_without_where_it_must():
     small = NetworkConfig(width=16, depth=1, heads=2)
-    simformer = Simformer(callback, network=small).fit(jax.random.key(0), 200, num_steps=50, progress_bar=False)
-    assert np.isfinite(simformer.history["training_loss"]).all()
+    losses = [
+        Simformer(callback, network=small, use_density=use)
+        .fit(jax.random.key(0), 200, num_steps=50, progress_bar=False)
+        .history["training_loss"]
+        for use in (True, False)
+    ]
+    assert np.array_equal(*losses)
