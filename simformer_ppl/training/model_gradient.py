@@ -59,9 +59,9 @@ def model_gradient(
 
     Returns
     -------
-    The gradient, and the channels where it is that of a continuous density: it is finite, and the density does not jump
-    between neighbouring values. None where there are none, or the density is unknown: sites are left out, or
-    deterministic sites are tokens.
+    The gradient, and the channels where it can be relied on: it is finite and not very skewed, partial integration
+    holds at the simulations, and the density does not jump between neighbouring values. None where there are none, or
+    the density is unknown: sites are left out, deterministic sites are tokens, or noise is hidden.
     """
     if structure.nuisances or structure.has_hidden_noise or any(s.is_deterministic for s in structure.sites.values()):
         return None
