@@ -23,7 +23,7 @@ from simformer_ppl.network import NetworkConfig, StaticArray, TokenIndex
 from simformer_ppl.network import Simformer as SimformerNetwork
 from simformer_ppl.replay import Replay
 from simformer_ppl.structure import trace_structure
-from simformer_ppl.structure.graph import token_relations
+from simformer_ppl.structure.attention_masks import token_relations
 from simformer_ppl.tokens.attention import Attention, attention_function
 from simformer_ppl.tokens.layout import TokenLayout
 from simformer_ppl.tokens.sharing import same_element

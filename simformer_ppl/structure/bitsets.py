@@ -4,7 +4,7 @@ Python ints have no width, so a model may have any number of scalars. They live 
 ``np.bitwise_or`` would silently fall back to 64 bits. Axes along which an array is a broadcast view are computed once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
 from typing import Any
 
@@ -12,6 +12,13 @@ import numpy as np
 from jaxtyping import Bool
 
 Bitsets = np.ndarray[Any, np.dtype[np.object_]]
+
+# Up to here a loop over the members of a set is faster than unpacking it.
+_FEW = 16
+# One member in so many possible ones is few enough to go through them one by one.
+_SPARSE = 128
+# Sets that are unpacked into bools at a time; a multiple of 8.
+_BLOCK = 1024
 
 
 def empty(shape: tuple[int, ...]) -> Bitsets:
@@ -63,12 +70,44 @@ def running_union(array: Bitsets, axis: int) -> Bitsets:
 
 def members(bitset: int) -> list[int]:
     """Scalars in a set, ascending."""
+    if bitset.bit_count() > _FEW:
+        packed = np.frombuffer(bitset.to_bytes((bitset.bit_length() + 7) // 8, "little"), np.uint8)
+        return np.flatnonzero(np.unpackbits(packed, bitorder="little")).tolist()
     found = []
     while bitset:
         lowest = bitset & -bitset
         found.append(lowest.bit_length() - 1)
         bitset ^= lowest
     return found
+
+
+def of_members(scalars: Iterable[int]) -> int:
+    """The set of some scalars."""
+    bitset = 0
+    for scalar in scalars:
+        bitset |= 1 << scalar
+    return bitset
+
+
+def from_matrix(matrix: Bool[np.ndarray, "sets width"]) -> list[int]:
+    """A set per row of a bool matrix."""
+    return [int.from_bytes(row.tobytes(), "little") for row in np.packbits(matrix, axis=1, bitorder="little")]
+
+
+def transpose(sets: Sequence[int], width: int) -> list[int]:
+    """For every scalar below ``width``, the set of the positions of the sets that it is in."""
+    if sum(bitset.bit_count() for bitset in sets) * _SPARSE <= len(sets) * width:
+        columns = [0] * width
+        for position, bitset in enumerate(sets):
+            for scalar in members(bitset):
+                columns[scalar] |= 1 << position
+        return columns
+    blocks = []
+    for start in range(0, len(sets), _BLOCK):
+        block = to_matrix(sets[start : start + _BLOCK], width)
+        blocks.append(np.packbits(block, axis=0, bitorder="little"))
+    packed = np.ascontiguousarray(np.concatenate(blocks).T)
+    return [int.from_bytes(column.tobytes(), "little") for column in packed]
 
 
 def to_matrix(sets: Sequence[int], width: int) -> Bool[np.ndarray, "sets width"]:

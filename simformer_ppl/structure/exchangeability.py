@@ -16,9 +16,10 @@ from functools import partial
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from simformer_ppl.compilation import COMPILED_QUICKLY
+from simformer_ppl.structure.graph import Graph, relabel
 from simformer_ppl.structure.known_parts import split_known
 from simformer_ppl.structure.laws import Laws
 from simformer_ppl.structure.tracing import TracedSite
@@ -58,7 +59,7 @@ class Exchangeability:
 def read_exchangeability(
     laws: Laws,
     simulate: Callable[[jax.Array], dict[str, jax.Array]],
-    full: Bool[np.ndarray, "nodes nodes"],
+    full: Graph,
     token_shapes: Mapping[str, tuple[int, ...]],
 ) -> Exchangeability:
     """Find the plates whose elements are alike.
@@ -91,7 +92,7 @@ def read_exchangeability(
     for plate, size in sizes.items():
         follow = partial(_densities_follow, plate, laws, evaluate, draws, known)
         orders = (_node_order(plate, order, laws.trace.sites, token_shapes, laws.num_noise) for order in _orders(size))
-        if follow((None,) * len(known)) and all(np.array_equal(full[np.ix_(o, o)], full) for o in orders):
+        if follow((None,) * len(known)) and all(relabel(full, o) == full for o in orders):
             plates.append(plate)
         else:
             moves = next(filter(follow, _choices(known, size)), None)

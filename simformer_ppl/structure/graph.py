@@ -1,225 +1,146 @@
-"""Graph algebra on bool matrices: moralise, eliminate, components, attention masks.
+"""Graph algebra: moralise, eliminate, order.
 
-Rows and columns are tokens in ancestral order. In a directed matrix ``adjacency[i, j]`` says that token ``i`` reads
-token ``j`` (row = child); in an undirected one the matrix is symmetric. Diagonals are False, except in attention masks.
+A graph is a list with one set of nodes per node, packed into a Python int (see `bitsets`): an eighth of a byte for
+every possible edge at most, and far less where sets are small or far from the last node. In a directed graph the set of
+a node holds its parents; in an undirected one, its neighbours. No node is in its own set.
 """
 
-import jax
-import jax.numpy as jnp
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Bool, Int
+
+from simformer_ppl.structure import bitsets
+
+Graph = list[int]
 
 
-def moralise(adjacency: Bool[np.ndarray, "tokens tokens"]) -> Bool[np.ndarray, "tokens tokens"]:
-    """Join every token with its parents, and the parents of a common child with each other.
+def moralise(parents: Graph) -> Graph:
+    """Join every node with its parents, and the parents of a common child with each other.
 
     Lauritzen & Spiegelhalter 1988, section 2.
 
     Parameters
     ----------
-    adjacency
-        Directed graph, row = child.
+    parents
+        Directed graph.
 
     Returns
     -------
-    Symmetric matrix, diagonal False.
+    Undirected graph.
 
     Examples
     --------
-    >>> import numpy as np
-    >>> collider = np.array([[0, 0, 0], [0, 0, 0], [1, 1, 0]], bool)
-    >>> bool(moralise(collider)[0, 1])
-    True
+    >>> collider = [0, 0, 0b011]
+    >>> [bitsets.members(neighbours) for neighbours in moralise(collider)]
+    [[1, 2], [0, 2], [0, 1]]
     """
-    directed = np.asarray(adjacency, bool)
-    counts = directed.astype(np.float32)
-    moral = directed | directed.T | (counts.T @ counts > 0)
-    np.fill_diagonal(moral, False)
-    return moral
+    moral = [own | children for own, children in zip(parents, bitsets.transpose(parents, len(parents)), strict=True)]
+    for family in {own for own in parents if own.bit_count() > 1}:
+        for parent in bitsets.members(family):
+            moral[parent] |= family
+    return without_loops(moral)
 
 
-def eliminate(
-    moral: Bool[np.ndarray, "tokens tokens"], keep: Bool[np.ndarray, " tokens"]
-) -> Bool[np.ndarray, "kept kept"]:
-    """Marginalise tokens out of an undirected graph: the neighbours of a removed token are joined.
+def eliminate(moral: Graph, removed: Sequence[int]) -> Graph:
+    """Marginalise nodes out of an undirected graph: the neighbours of a removed node are joined.
 
     Parameters
     ----------
     moral
-        Symmetric graph.
-    keep
-        True for the tokens that stay.
+        Undirected graph.
+    removed
+        Nodes that go.
 
     Returns
     -------
-    Symmetric matrix over the kept tokens.
+    Undirected graph over all nodes, nothing left at the removed ones.
     """
-    graph = np.array(moral, bool)
-    for removed in np.flatnonzero(~np.asarray(keep)):
-        neighbours = np.flatnonzero(graph[removed])
-        graph[np.ix_(neighbours, neighbours)] = True
-        graph[removed, :] = graph[:, removed] = False
-    np.fill_diagonal(graph, False)
-    return graph[np.ix_(keep, keep)]
+    graph = list(moral)
+    for node in removed:
+        neighbours, graph[node] = graph[node], 0
+        for neighbour in bitsets.members(neighbours):
+            graph[neighbour] = (graph[neighbour] | neighbours) & ~(1 << node)
+    return without_loops(graph)
 
 
-def eliminate_directed(
-    adjacency: Bool[np.ndarray, "tokens tokens"], keep: Bool[np.ndarray, " tokens"]
-) -> Bool[np.ndarray, "kept kept"]:
-    """Marginalise tokens out of a directed graph in ancestral order.
+def eliminate_directed(parents: Graph, removed: Sequence[int]) -> Graph:
+    """Marginalise nodes out of a directed graph in ancestral order.
 
-    A child of a removed token gets the parents of that token, the earlier children of it, and their parents.
+    A child of a removed node gets the parents of that node, the earlier children of it, and their parents.
 
     Parameters
     ----------
-    adjacency
-        Directed graph, row = child, in ancestral order.
-    keep
-        True for the tokens that stay.
+    parents
+        Directed graph, parents before children.
+    removed
+        Nodes that go, ascending.
 
     Returns
     -------
-    Directed matrix over the kept tokens, row = child.
+    Directed graph over all nodes, nothing left at the removed ones.
     """
-    graph = np.array(adjacency, bool)
-    for removed in np.flatnonzero(~np.asarray(keep))[::-1]:
-        reached = graph[removed].copy()
-        for child in np.flatnonzero(graph[:, removed]):
-            graph[child] |= reached
-            reached |= graph[child]
-            reached[child] = True
-        graph[removed, :] = graph[:, removed] = False
-    np.fill_diagonal(graph, False)
-    return graph[np.ix_(keep, keep)]
+    graph, children = list(parents), bitsets.transpose(parents, len(parents))
+    for node in reversed(removed):
+        own, graph[node] = graph[node], 0
+        reached = own
+        for child in bitsets.members(children[node]):
+            gained = reached & ~graph[child]
+            for parent in bitsets.members(gained):
+                children[parent] |= 1 << child
+            graph[child] = (graph[child] | gained) & ~(1 << node)
+            reached |= graph[child] | 1 << child
+        for parent in bitsets.members(own):
+            children[parent] &= ~(1 << node)
+    return graph
 
 
-def token_relations(
-    adjacency: Bool[np.ndarray, "tokens tokens"], moral: Bool[np.ndarray, "tokens tokens"]
-) -> Bool[np.ndarray, "4 tokens tokens"]:
-    """How the token of a column stands to that of a row: itself, its parent, its child, another neighbour.
+def ancestral_order(parents: Graph) -> Int[np.ndarray, " nodes"]:
+    """Nodes such that parents come first; as they stand, where that already holds."""
+    n = len(parents)
+    if all(own.bit_length() <= node for node, own in enumerate(parents)):
+        return np.arange(n)
+    children = bitsets.transpose(parents, n)
+    missing = [own.bit_count() for own in parents]
+    order = [node for node in range(n) if not missing[node]]
+    for node in order:  # grows while it is read
+        for child in bitsets.members(children[node]):
+            missing[child] -= 1
+            if not missing[child]:
+                order.append(child)
+    if len(order) < n:  # a cycle cannot come from a model; should it, the rest keeps its order
+        order.extend(sorted(set(range(n)) - set(order)))
+    return np.asarray(order)
+
+
+def relabel(graph: Graph, order: Sequence[int] | Int[np.ndarray, " kept"]) -> Graph:
+    """The graph over some nodes, in a new order.
 
     Parameters
     ----------
-    adjacency
-        Directed graph, row = child.
-    moral
-        Undirected graph: adds parents of a common child, and tokens joined by eliminated ones.
-
-    Returns
-    -------
-    One matrix for each relation; no two hold for the same pair.
+    graph
+        Any graph.
+    order
+        Nodes to keep; the first becomes node 0, and so on.
     """
-    parent = np.asarray(adjacency, bool)
-    return np.stack([np.eye(len(parent), dtype=bool), parent, parent.T & ~parent, moral & ~parent & ~parent.T])
+    n, kept = len(graph), np.asarray(order, int)
+    if np.array_equal(kept, np.arange(n)):
+        return list(graph)
+    moved = bitsets.transpose([graph[node] for node in kept], n)  # by old node, over new rows
+    return bitsets.transpose([moved[node] for node in kept], len(kept))
 
 
-def latent_components(
-    moral: Bool[Array, "tokens tokens"], conditioned: Bool[Array, " tokens"]
-) -> Int[Array, " tokens"]:
-    """Label the connected components of the latent tokens, the given tokens deleted.
-
-    Parameters
-    ----------
-    moral
-        Symmetric graph.
-    conditioned
-        True for given tokens.
-
-    Returns
-    -------
-    The smallest token of each latent token's component; the number of tokens, for a given token.
-    """
-    tokens = conditioned.shape[0]
-    edges = moral & ~conditioned[:, None] & ~conditioned[None, :]
-    labels = jnp.where(conditioned, tokens, jnp.arange(tokens))
-
-    def spread(state: tuple[Array, Array]) -> tuple[Array, Array]:
-        labels, _ = state
-        lowest = jnp.minimum(labels, jnp.where(edges, labels[None, :], tokens).min(1))
-        jumped = jnp.minimum(lowest, jnp.append(lowest, tokens)[lowest])
-        return jumped, (jumped != labels).any()
-
-    return jax.lax.while_loop(lambda state: state[1], spread, (labels, jnp.asarray(True)))[0]
+def to_matrix(graph: Graph) -> Bool[np.ndarray, "nodes nodes"]:
+    """Bool matrix, row = the node whose set it is."""
+    return bitsets.to_matrix(graph, len(graph))
 
 
-def attention_mask(
-    moral: Bool[Array, "tokens tokens"], conditioned: Bool[Array, "*batch tokens"]
-) -> Bool[Array, "*batch tokens tokens"]:
-    """Which token attends to which, for a state of given and latent tokens.
-
-    A latent token attends to its component (the latent tokens connected to it once the given ones are deleted) and to
-    the given tokens adjacent to that component: the set its score depends on under noise. A given token that touches
-    a single component attends to it; it attends to an adjacent given token unless that one carries another
-    component. Hence no path through any number of layers leads from one component into another.
-
-    Parameters
-    ----------
-    moral
-        Symmetric graph over all tokens.
-    conditioned
-        True for given tokens. Traceable by JAX.
-
-    Returns
-    -------
-    Row = query, diagonal True.
-
-    Examples
-    --------
-    >>> import jax.numpy as jnp
-    >>> chain = jnp.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], bool)
-    >>> attention_mask(chain, jnp.array([False, True, False])).astype(int).tolist()
-    [[1, 1, 0], [0, 1, 0], [0, 1, 1]]
-    """
-    return jnp.vectorize(_attention_mask, signature="(n,n),(n)->(n,n)")(jnp.asarray(moral), jnp.asarray(conditioned))
+def from_matrix(matrix: Bool[np.ndarray, "nodes nodes"]) -> Graph:
+    """The graph of a bool matrix, its diagonal left out."""
+    return without_loops(bitsets.from_matrix(np.asarray(matrix, bool)))
 
 
-def _attention_mask(moral: Bool[Array, "n n"], conditioned: Bool[Array, " n"]) -> Bool[Array, "n n"]:
-    tokens = conditioned.shape[0]
-    labels = latent_components(moral, conditioned)
-    same = ~conditioned[:, None] & (labels[:, None] == labels[None, :])
-    touches = (moral & conditioned[:, None]).astype(jnp.float32) @ same.astype(jnp.float32) > 0
-    # `home`: the one component that a given token touches; `tokens` when it touches none or several
-    first = jnp.where(touches, labels[None, :], tokens).min(1)
-    last = jnp.where(touches, labels[None, :], -1).max(1)
-    home = jnp.where(first == last, first, tokens)
-    carries_no_other = (home[None, :] == home[:, None]) | (home[None, :] == tokens)
-    among_given = moral & conditioned[:, None] & conditioned[None, :] & carries_no_other
-    from_given = touches & (labels[None, :] == home[:, None])
-    return same | touches.T | from_given | among_given | jnp.eye(tokens, dtype=bool)
-
-
-def directed_attention_mask(
-    moral: Bool[Array, "tokens tokens"], conditioned: Bool[Array, "*batch tokens"]
-) -> Bool[Array, "*batch tokens tokens"]:
-    """Attention along a faithful inverse of the model, as in the published directed variant.
-
-    The latent tokens are eliminated from the moral graph in reverse order; each attends to the neighbours it has when
-    it is eliminated (Webb et al. 2018, algorithm 1, with co-parents that are given kept). Right for a factorisation,
-    biased for a score: for comparison only.
-
-    Parameters
-    ----------
-    moral
-        Symmetric graph over all tokens.
-    conditioned
-        True for given tokens. Traceable by JAX.
-
-    Returns
-    -------
-    Row = query, diagonal True.
-    """
-    return jnp.vectorize(_directed_mask, signature="(n,n),(n)->(n,n)")(jnp.asarray(moral), jnp.asarray(conditioned))
-
-
-def _directed_mask(moral: Bool[Array, "n n"], conditioned: Bool[Array, " n"]) -> Bool[Array, "n n"]:
-    tokens = conditioned.shape[0]
-    eye = jnp.eye(tokens, dtype=bool)
-    given_rows = eye | (moral & conditioned[:, None] & conditioned[None, :])
-
-    def remove(graph: Bool[Array, "n n"], token: Int[Array, ""]) -> tuple[Bool[Array, "n n"], Bool[Array, " n"]]:
-        row = graph[token] & ~eye[token]
-        filled = (graph | (row[:, None] & row[None, :])) & ~eye[token][:, None] & ~eye[token][None, :]
-        return jnp.where(conditioned[token], graph, filled), row
-
-    _, rows = jax.lax.scan(remove, moral, jnp.arange(tokens)[::-1])
-    return jnp.where(conditioned[:, None], given_rows, rows[::-1] | eye)
+def without_loops(sets: Sequence[int] | Any) -> Graph:
+    """Take every node out of its own set."""
+    return [own & ~(1 << node) for node, own in enumerate(sets)]

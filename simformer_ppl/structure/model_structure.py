@@ -12,16 +12,16 @@ import networkx as nx
 import numpy as np
 from jaxtyping import Bool, Float
 
-from simformer_ppl.structure import graph, plots
+from simformer_ppl.structure import bitsets, plots
+from simformer_ppl.structure.attention_masks import attention_mask
 from simformer_ppl.structure.exchangeability import Exchangeability
+from simformer_ppl.structure.graph import Graph, to_matrix
 from simformer_ppl.structure.sites import Deterministic, Site
 from simformer_ppl.structure.tables import html_table, text_table
 from simformer_ppl.structure.token_graph import Block, kept_tokens, marginal_moral, tokenise
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-ScalarGraph = Bool[np.ndarray, "scalars scalars"]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -34,9 +34,6 @@ class ModelStructure:
         Sites whose scalars are tokens, in trace order.
     tokens
         A label per token, such as ``theta[3]``.
-    adjacency
-        Bool ``[num_tokens, num_tokens]``: the law of the token of the row, given those before it, may read the token
-        of the column. Diagonal False; nuisances eliminated.
     plates
         Size of every plate.
     deterministics
@@ -51,21 +48,34 @@ class ModelStructure:
 
     sites: dict[str, Site]
     tokens: tuple[str, ...]
-    adjacency: Bool[np.ndarray, "tokens tokens"]
     plates: dict[str, int]
     deterministics: dict[str, Deterministic]
     nuisances: tuple[str, ...]
     factors: tuple[str, ...]
     info: list[str]
+    _parents: Graph = field(default_factory=list)
     _blocks: dict[str, Block] = field(default_factory=dict)
-    _full: Bool[np.ndarray, "nodes nodes"] = field(default_factory=lambda: np.zeros((0, 0), bool))
-    _scalar_graph: Callable[[Mapping[str, np.ndarray]], ScalarGraph] | None = None
+    _full: Graph = field(default_factory=list)
+    _scalar_graph: Callable[[Mapping[str, np.ndarray]], Graph] | None = None
     _exchangeability: Callable[[], Exchangeability] | None = None
 
     @property
     def num_tokens(self) -> int:
         """Number of tokens."""
         return len(self.tokens)
+
+    @property
+    def num_edges(self) -> int:
+        """Number of pairs of tokens one of which reads the other."""
+        return sum(parents.bit_count() for parents in self._parents)
+
+    @cached_property
+    def adjacency(self) -> Bool[np.ndarray, "tokens tokens"]:
+        """The law of the token of the row, given those before it, may read the token of the column.
+
+        Diagonal False; nuisances eliminated. Made when first asked for: the structure itself keeps sets of parents.
+        """
+        return to_matrix(self._parents)
 
     @property
     def exchangeable(self) -> tuple[str, ...]:
@@ -106,7 +116,7 @@ class ModelStructure:
     def has_hidden_noise(self) -> bool:
         """Whether a law reads noise that is no site, such as ``numpyro.prng_key``."""
         width = len(self._full) - sum(b.num_tokens for name, b in self._blocks.items() if not name.startswith("noise "))
-        return bool(self._full[:, :width].any())
+        return any(parents & ((1 << width) - 1) for parents in self._full)
 
     def moral(self) -> Bool[np.ndarray, "tokens tokens"]:
         """Moral graph of the tokens, symmetric, diagonal False.
@@ -118,7 +128,7 @@ class ModelStructure:
 
     @cached_property
     def _moral(self) -> Bool[np.ndarray, "tokens tokens"]:
-        return marginal_moral(self._full, kept_tokens(list(self._blocks.values())))
+        return to_matrix(marginal_moral(self._full, kept_tokens(list(self._blocks.values()))))
 
     def attention_mask(
         self, conditioned: Bool[np.ndarray, " tokens"], values: Mapping[str, Any] | None = None
@@ -139,7 +149,7 @@ class ModelStructure:
         """
         conditioned = np.asarray(conditioned, bool)
         moral = self.moral() if values is None else self._moral_given(conditioned, values)
-        return np.asarray(graph.attention_mask(jnp.asarray(moral), jnp.asarray(conditioned)))
+        return np.asarray(attention_mask(jnp.asarray(moral), jnp.asarray(conditioned)))
 
     def _moral_given(
         self, conditioned: Bool[np.ndarray, " tokens"], values: Mapping[str, Any]
@@ -151,7 +161,7 @@ class ModelStructure:
         if not given or self._scalar_graph is None:
             return self.moral()
         blocks = list(self._blocks.values())
-        return marginal_moral(tokenise(self._scalar_graph(given), blocks), kept_tokens(blocks))
+        return to_matrix(marginal_moral(tokenise(self._scalar_graph(given), blocks), kept_tokens(blocks)))
 
     def explain(self, child: str, parent: str) -> str:
         """Say which law made an edge.
@@ -162,11 +172,11 @@ class ModelStructure:
             Token labels, such as ``"y[2]"`` and ``"theta[2]"``.
         """
         row, column = self._position(child), self._position(parent)
-        if not self.adjacency[row, column]:
+        if not self._parents[row] >> column & 1:
             return f"no edge: the law of {child} does not read {parent}"
         site, other = self._site_of(row), self._site_of(column)
         law = "the value" if site.is_deterministic else f"the {site.distribution} law"
-        if not self._full[self._node(row), self._node(column)]:
+        if not self._full[self._node(row)] >> self._node(column) & 1:
             return f"{child} reads {parent} through what is no token: {', '.join(self._between(row)) or 'hidden noise'}"
         if site is other and not site.is_elementwise:
             return f"{child} and {parent} belong to one event of {site.name!r}, whose support couples its scalars"
@@ -189,7 +199,7 @@ class ModelStructure:
         """Nuisance sites that a token reads."""
         reads, start, found = self._full[self._node(position)], 0, []
         for name, block in self._blocks.items():
-            if name in self.nuisances and reads[start : start + block.num_tokens].any():
+            if name in self.nuisances and reads >> start & ((1 << block.num_tokens) - 1):
                 found.append(name)
             start += block.num_tokens
         return found
@@ -217,7 +227,8 @@ class ModelStructure:
         for site in self.sites.values():
             for token in self.tokens[site.token_slice]:
                 out.add_node(token, site=site.name, is_data=site.is_data)
-        out.add_edges_from((self.tokens[parent], self.tokens[child]) for child, parent in np.argwhere(self.adjacency))
+        for child, parents in zip(self.tokens, self._parents, strict=True):
+            out.add_edges_from((self.tokens[parent], child) for parent in bitsets.members(parents))
         return out
 
     def __repr__(self) -> str:

@@ -1,17 +1,17 @@
 """From laws to parents: which scalar's conditional, given all scalars before it, reads which scalar."""
 
 import numpy as np
-from jaxtyping import Bool
 
 from simformer_ppl.structure import bitsets
 from simformer_ppl.structure.bitsets import Bitsets
 from simformer_ppl.structure.factors import additive_factors
+from simformer_ppl.structure.graph import Graph, without_loops
 from simformer_ppl.structure.laws import Laws, SiteLaw
 from simformer_ppl.structure.tracing import TracedSite
 
 
-def parent_matrix(laws: Laws, found: dict[str, SiteLaw]) -> Bool[np.ndarray, "nodes nodes"]:
-    """Directed graph over the noise sources and the scalars of all nodes, row = child, diagonal False.
+def parents_of_scalars(laws: Laws, found: dict[str, SiteLaw]) -> Graph:
+    """Directed graph over the noise sources and the scalars of all nodes.
 
     A noise source is a node without parents, to be eliminated like any other nuisance.
     """
@@ -19,9 +19,7 @@ def parent_matrix(laws: Laws, found: dict[str, SiteLaw]) -> Bool[np.ndarray, "no
     rows: list[int] = [0] * laws.num_noise
     for name in laws.nodes:
         rows.extend(_site_parents(laws.trace.sites[name], found[name], starts[name]))
-    matrix = bitsets.to_matrix(rows, len(rows))
-    np.fill_diagonal(matrix, False)
-    return matrix
+    return without_loops(rows)
 
 
 def _site_parents(site: TracedSite, law: SiteLaw, start: int) -> list[int]:

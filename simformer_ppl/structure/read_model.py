@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpyro.distributions import constraints
 
+from simformer_ppl.structure.graph import Graph
 from simformer_ppl.structure.model_structure import ModelStructure
 from simformer_ppl.structure.reading import NEEDS_VALUES, Reading, read_densely, read_laws
 from simformer_ppl.structure.roles import observed_sites
@@ -79,21 +80,21 @@ def trace_structure(
     blocks = _blocks(trace, reading, names)
     full = tokenise(reading.scalars, list(blocks.values()))
     keep = kept_tokens(list(blocks.values()))
-    adjacency = marginal_directed(full, keep)
+    parents = marginal_directed(full, keep)
     token_sites = _sites(trace, reading, names, blocks)
     if data_sites is None:
-        data_sites = observed_sites(model, args, kwargs, trace) & set(names) or _unread(token_sites, adjacency)
+        data_sites = observed_sites(model, args, kwargs, trace) & set(names) or _unread(token_sites, parents)
     token_sites = {n: replace(site, is_data=n in set(data_sites)) for n, site in token_sites.items()}
     shapes = {n: token_sites[n].token_shape if n in names else trace.sites[n].shape for n in reading.nodes}
     return ModelStructure(
         sites=token_sites,
         tokens=tuple(label for site in token_sites.values() for label in site.labels()),
-        adjacency=adjacency,
         plates=dict(trace.plates),
         deterministics={n: _deterministic(site, *reading.deterministics[n]) for n, site in trace.deterministic.items()},
         nuisances=tuple(n for n in trace.random if n not in names),
         factors=trace.factors,
         info=reading.info,
+        _parents=parents,
         _blocks=blocks,
         _full=full,
         _scalar_graph=reading.given,
@@ -203,15 +204,16 @@ def _sites(trace: ModelTrace, reading: Reading, names: Collection[str], blocks: 
     return out
 
 
-def _unread(sites: Mapping[str, Site], adjacency: np.ndarray) -> frozenset[str]:
+def _unread(sites: Mapping[str, Site], parents: Graph) -> frozenset[str]:
     """Sites that no other site reads."""
-    unread = set()
-    for name, site in sites.items():
-        others = np.ones(len(adjacency), bool)
-        others[site.token_slice] = False
-        if not adjacency[others, site.token_slice].any():
-            unread.add(name)
-    return frozenset(unread)
+    read = 0
+    for site in sites.values():
+        own = ((1 << site.num_tokens) - 1) << site.token_slice.start
+        for reads in parents[site.token_slice]:
+            read |= reads & ~own
+    return frozenset(
+        name for name, site in sites.items() if not read >> site.token_slice.start & ((1 << site.num_tokens) - 1)
+    )
 
 
 def _deterministic(site: TracedSite, reads: frozenset[str], is_random: bool) -> Deterministic:

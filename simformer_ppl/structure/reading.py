@@ -9,17 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool
 from numpyro.distributions import constraints
 
 from simformer_ppl.structure.abstract_value import Value
 from simformer_ppl.structure.exchangeability import Exchangeability, read_exchangeability
+from simformer_ppl.structure.graph import Graph
 from simformer_ppl.structure.laws import Laws, SiteLaw, trace_laws
-from simformer_ppl.structure.parents import parent_matrix
+from simformer_ppl.structure.parents import parents_of_scalars
 from simformer_ppl.structure.supports import static_support
 from simformer_ppl.structure.tracing import ModelTrace, trace_with_key
-
-ScalarGraph = Bool[np.ndarray, "scalars scalars"]
 
 # Raised where a program asks for the value of something that is traced without one.
 HIDDEN_NOISE = "hidden noise"
@@ -44,7 +42,7 @@ class Reading:
     num_noise
         Noise sources that come before them.
     scalars
-        Directed graph over noise sources and scalars, row = child.
+        Directed graph over noise sources and scalars.
     supports
         Static support per node, and whether it is exact.
     support_reads
@@ -61,13 +59,13 @@ class Reading:
 
     nodes: tuple[str, ...]
     num_noise: int
-    scalars: ScalarGraph
+    scalars: Graph
     supports: dict[str, tuple[constraints.Constraint, bool]]
     support_reads: dict[str, frozenset[str]]
     deterministics: dict[str, tuple[frozenset[str], bool]]
     info: list[str]
-    given: Callable[[Mapping[str, np.ndarray]], ScalarGraph] | None
-    exchangeability: Callable[[ScalarGraph, Mapping[str, tuple[int, ...]]], Exchangeability] | None
+    given: Callable[[Mapping[str, np.ndarray]], Graph] | None
+    exchangeability: Callable[[Graph, Mapping[str, tuple[int, ...]]], Exchangeability] | None
 
 
 def read_laws(
@@ -89,12 +87,12 @@ def read_laws(
     return Reading(
         nodes=laws.nodes,
         num_noise=laws.num_noise,
-        scalars=parent_matrix(laws, found),
+        scalars=parents_of_scalars(laws, found),
         supports={name: _support(found[name]) for name in laws.nodes},
         support_reads=_support_reads(laws, found, deterministics),
         deterministics=deterministics,
         info=info,
-        given=lambda values: parent_matrix(laws, laws.interpret(values)[0]),
+        given=lambda values: parents_of_scalars(laws, laws.interpret(values)[0]),
         exchangeability=lambda full, shapes: read_exchangeability(laws, simulate, full, shapes),
     )
 
@@ -125,7 +123,7 @@ def read_densely(
             deterministics[name] = (frozenset(earlier), trace.num_keys > 0)
         else:
             earlier.add(name)
-    scalars = np.tri(num_scalars, k=-1, dtype=bool)
+    scalars = [(1 << scalar) - 1 for scalar in range(num_scalars)]
     info = ["every site: the model needs values to be traced, so each scalar is taken to read all before it"]
     return trace, Reading(nodes, 0, scalars, supports, support_reads, deterministics, info, None, None)
 

@@ -36,7 +36,7 @@ def html_table(structure: ModelStructure) -> str:
 
 def remarks(structure: ModelStructure) -> list[str]:
     """Counts, and what is worth knowing: what is no token, what is exchangeable, what is dense."""
-    tokens, edges = structure.num_tokens, int(structure.adjacency.sum())
+    tokens, edges = structure.num_tokens, structure.num_edges
     density = edges / (tokens * (tokens - 1) / 2) if tokens > 1 else 0.0
     lines = [f"{tokens} tokens, {edges} edges, {density:.1%} of the possible ones"]
     if structure.nuisances:

@@ -2,13 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 from jaxtyping import Bool
 
-from simformer_ppl.structure.graph import eliminate, eliminate_directed, moralise
-
-Matrix = Bool[np.ndarray, "nodes nodes"]
+from simformer_ppl.structure import bitsets
+from simformer_ppl.structure.graph import (
+    Graph,
+    ancestral_order,
+    eliminate,
+    eliminate_directed,
+    moralise,
+    relabel,
+    without_loops,
+)
 
 
 @dataclass(frozen=True)
@@ -38,35 +46,70 @@ class Block:
         return self.size // self.event_size * self.tokens_per_event
 
 
-def tokenise(scalars: Matrix, blocks: Sequence[Block]) -> Matrix:
+def tokenise(scalars: Graph, blocks: Sequence[Block]) -> Graph:
     """Directed graph over tokens, nuisances included.
 
     The tokens of an event whose support couples its scalars read what any of them reads, and the earlier tokens of
     the event; what reads any scalar of such an event reads all its tokens.
     """
-    columns = _per_token(scalars, blocks, axis=1)
-    tokens = _per_token(columns, blocks, axis=0)
-    start = 0
-    for block in blocks:
-        if block.event_size > 1:
-            width = block.tokens_per_event
-            for first in range(start, start + block.num_tokens, width):
-                tokens[first : first + width, first : first + width] = np.tri(width, k=-1, dtype=bool)
-        start += block.num_tokens
-    np.fill_diagonal(tokens, False)
-    return tokens
+    if all(block.event_size == 1 for block in blocks):
+        return list(scalars)
+    runs = _runs(blocks)
+    tokens: Graph = []
+    moved: dict[int, int] = {}
+    for run in runs:
+        for event in range(run.scalars // run.event_size):
+            first = run.first_scalar + event * run.event_size
+            reads = 0
+            for scalar in range(first, first + run.event_size):
+                reads |= scalars[scalar]
+            if reads not in moved:
+                moved[reads] = _tokens_read(reads, runs)
+            start = len(tokens)
+            if run.event_size == 1:
+                tokens.append(moved[reads])
+                continue
+            outside = moved[reads] & ~(((1 << run.tokens_per_event) - 1) << start)
+            tokens.extend(outside | ((1 << i) - 1) << start for i in range(run.tokens_per_event))
+    return without_loops(tokens)
 
 
-def _per_token(matrix: Matrix, blocks: Sequence[Block], axis: int) -> Matrix:
-    parts, start = [], 0
-    for block in blocks:
-        part = np.moveaxis(matrix, axis, 0)[start : start + block.size]
-        start += block.size
-        if block.event_size > 1:
-            events = part.reshape(-1, block.event_size, part.shape[1]).any(1)
-            part = np.repeat(events, block.tokens_per_event, axis=0)
-        parts.append(part)
-    return np.ascontiguousarray(np.moveaxis(np.concatenate(parts), 0, axis))
+@dataclass(frozen=True)
+class _Run:
+    """Neighbouring blocks of single scalars, or one block of larger events."""
+
+    first_scalar: int
+    scalars: int
+    first_token: int
+    event_size: int
+    tokens_per_event: int
+
+
+def _runs(blocks: Sequence[Block]) -> list[_Run]:
+    runs: list[_Run] = []
+    scalar = token = 0
+    for is_single, group in groupby(blocks, lambda block: block.event_size == 1):
+        members = list(group)
+        merged = [Block(sum(block.size for block in members))] if is_single else members
+        for block in merged:
+            runs.append(_Run(scalar, block.size, token, block.event_size, block.tokens_per_event))
+            scalar, token = scalar + block.size, token + block.num_tokens
+    return runs
+
+
+def _tokens_read(reads: int, runs: Sequence[_Run]) -> int:
+    """Tokens that stand for the scalars of a set."""
+    out = 0
+    for run in runs:
+        part = reads >> run.first_scalar & ((1 << run.scalars) - 1)
+        if run.event_size > 1:
+            events = {scalar // run.event_size for scalar in bitsets.members(part)}
+            width = run.tokens_per_event
+            part = 0
+            for event in events:
+                part |= ((1 << width) - 1) << event * width
+        out |= part << run.first_token
+    return out
 
 
 def kept_tokens(blocks: Sequence[Block]) -> Bool[np.ndarray, " nodes"]:
@@ -74,43 +117,26 @@ def kept_tokens(blocks: Sequence[Block]) -> Bool[np.ndarray, " nodes"]:
     return np.concatenate([np.full(block.num_tokens, block.is_token) for block in blocks])
 
 
-def ancestral_order(directed: Matrix) -> np.ndarray:
-    """Nodes such that parents come first; as they stand, where that already holds."""
-    n = len(directed)
-    if not np.triu(directed).any():
-        return np.arange(n)
-    missing, done = directed.sum(1), np.zeros(n, bool)
-    order: list[int] = []
-    while len(order) < n:
-        ready = np.flatnonzero((missing == 0) & ~done)
-        if not ready.size:  # a cycle cannot come from a model; should it, the rest keeps its order
-            order.extend(np.flatnonzero(~done))
-            break
-        done[ready] = True
-        order.extend(ready)
-        missing = missing - directed[:, ready].sum(1)
-    return np.asarray(order)
-
-
-def marginal_directed(directed: Matrix, keep: Bool[np.ndarray, " nodes"]) -> Bool[np.ndarray, "tokens tokens"]:
+def marginal_directed(directed: Graph, keep: Bool[np.ndarray, " nodes"]) -> Graph:
     """Directed graph over the kept nodes."""
     order = ancestral_order(directed)
-    reduced = eliminate_directed(directed[np.ix_(order, order)], keep[order])
-    kept = order[keep[order]]
-    back = np.argsort(kept)
-    return reduced[np.ix_(back, back)]
+    reduced = eliminate_directed(relabel(directed, order), np.flatnonzero(~keep[order]).tolist())
+    return relabel(reduced, np.argsort(order)[keep])
 
 
-def marginal_moral(directed: Matrix, keep: Bool[np.ndarray, " nodes"]) -> Bool[np.ndarray, "tokens tokens"]:
+def marginal_moral(directed: Graph, keep: Bool[np.ndarray, " nodes"]) -> Graph:
     """Moral graph over the kept nodes.
 
     A removed node that nothing reads couples nothing, so those go first, one after the other; the rest is moralised,
     then eliminated.
     """
-    alive = np.ones(len(keep), bool)
-    while True:
-        barren = alive & ~keep & ~directed[alive].any(0)
-        if not barren.any():
-            break
-        alive &= ~barren
-    return eliminate(moralise(directed[np.ix_(alive, alive)]), keep[alive])
+    graph, children = list(directed), bitsets.transpose(directed, len(directed))
+    barren = [node for node in np.flatnonzero(~keep).tolist() if not children[node]]
+    for node in barren:  # grows while it is read
+        for parent in bitsets.members(graph[node]):
+            children[parent] &= ~(1 << node)
+            if not children[parent] and not keep[parent]:
+                barren.append(parent)
+        graph[node] = 0
+    left = sorted(set(np.flatnonzero(~keep).tolist()) - set(barren))
+    return relabel(eliminate(moralise(graph), left), np.flatnonzero(keep))

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from simformer_ppl.structure import ModelStructure, graph
+from simformer_ppl.structure import ModelStructure
+from simformer_ppl.structure.attention_masks import attention_mask, directed_attention_mask
 
 AttentionFunction = Callable[[Bool[Array, "batch tokens"], Float[Array, "batch channels"]], Bool[Array, "#b n n"]]
 """``(conditioned, standardised given values, 0 elsewhere) -> mask``, batched, row = query."""
@@ -41,7 +42,7 @@ def attention_function(attention: Attention, structure: ModelStructure, num_chan
     if isinstance(attention, str):
         if attention == "dense":
             return lambda conditioned, values: jnp.ones((1, tokens, tokens), bool)
-        kinds = {"moral": graph.attention_mask, "directed": graph.directed_attention_mask}
+        kinds = {"moral": attention_mask, "directed": directed_attention_mask}
         if attention in kinds:
             moral = jnp.asarray(structure.moral())
             return lambda conditioned, values: kinds[attention](moral, conditioned)
