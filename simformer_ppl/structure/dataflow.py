@@ -17,6 +17,8 @@ from simformer_ppl.structure import bitsets
 from simformer_ppl.structure.abstract_value import Value
 from simformer_ppl.structure.constants import fold
 from simformer_ppl.structure.rules import RULES
+from simformer_ppl.structure.source_lines import line_of_equation
+from simformer_ppl.structure.trail import Step, Trail
 
 # Neither constant nor reading anything: they have no value outside a compiled program, or a new one at every call.
 _UNKNOWABLE = {"platform_index", "axis_index", "io_callback"}
@@ -29,14 +31,22 @@ _LARGEST = 4_000_000
 class Dataflow:
     """Abstract interpreter.
 
+    Parameters
+    ----------
+    trail
+        Where to keep what every value came from, if that is wanted.
+
     Attributes
     ----------
     fallbacks
-        Counts, per reason, the equations that were taken to be dense over their inputs for want of a rule.
+        Counts, per reason and line of the model, the equations that were taken to be dense over their inputs for want
+        of a rule.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, trail: Trail | None = None) -> None:
         self.fallbacks: Counter[str] = Counter()
+        self.trail = trail
+        self._calls: list[Any] = []
 
     def run(self, closed_jaxpr: core.ClosedJaxpr, inputs: Sequence[Value]) -> list[Value]:
         """Interpret a jaxpr.
@@ -71,19 +81,30 @@ class Dataflow:
         """Interpret one equation."""
         called = _called_jaxpr(eqn, values)
         if called is not None:
-            return self.evaluate(*open_jaxpr(called), values)
+            self._calls.append(eqn)
+            outputs = self.evaluate(*open_jaxpr(called), values)
+            self._calls.pop()
+            return outputs
         known = eqn.primitive.name not in _UNKNOWABLE and all(value.is_constant for value in values)
         constants = fold(eqn, values) if known else None
         if constants is not None and all(value.reads is None for value in values):
             return constants
+        num_dense = self.fallbacks.total()
         outputs = self._ruled(eqn, values)
+        is_dense = self.fallbacks.total() > num_dense
         for index, output in enumerate(outputs):
             if constants is not None:
                 output.share_constant(constants[index])
             elif output.reads is not None and output.reads.size > _LARGEST:
                 everything = np.asarray(bitsets.union_all(output.reads), dtype=object)
                 output.reads = np.broadcast_to(everything, output.shape)
+        if self.trail is not None:
+            self.trail.add(outputs, values, Step(eqn.primitive.name, self._line(eqn), is_dense))
         return outputs
+
+    def _line(self, eqn: Any) -> str | None:
+        """Line of the model; of the outermost call, since what is compiled once keeps the lines of its first call."""
+        return next(filter(None, map(line_of_equation, [*self._calls, eqn])), None)
 
     def dense(self, eqn: Any, values: Sequence[Value], reason: str | None = None) -> list[Value]:
         """Every output reads all that any input reads; with a reason, it is counted as a fallback."""
@@ -91,7 +112,8 @@ class Dataflow:
         for value in values:
             everything |= value.all_reads()
         if reason is not None and everything:
-            self.fallbacks[reason] += 1
+            line = self._line(eqn)
+            self.fallbacks[reason if line is None else f"{reason}, at {line}"] += 1
         return [_uniform(var.aval, everything) for var in eqn.outvars]
 
     def _ruled(self, eqn: Any, values: list[Value]) -> list[Value]:

@@ -29,6 +29,7 @@ from simformer_ppl.structure.tracing import (
     elementary,
     innermost,
 )
+from simformer_ppl.structure.trail import Trail
 
 # Their log density is a sum of the log densities of each scalar given the earlier ones, up to terms in parameters that
 # those already read.
@@ -102,19 +103,23 @@ class Laws:
             position += self.trace.sites[name].size
         return starts
 
-    def interpret(self, given: Mapping[str, np.ndarray] | None = None) -> tuple[dict[str, SiteLaw], list[str]]:
+    def interpret(
+        self, given: Mapping[str, np.ndarray] | None = None, trail: Trail | None = None
+    ) -> tuple[dict[str, SiteLaw], list[str]]:
         """Find what every law reads.
 
         Parameters
         ----------
         given
             Values of sites, taken as known. Their scalars still count as read.
+        trail
+            Where to keep what every value came from, if that is wanted.
 
         Returns
         -------
         Laws with `Value` outputs and parameters, and where the interpreter had to be dense.
         """
-        given, starts, flow = given or {}, self.starts(), Dataflow()
+        given, starts, flow = given or {}, self.starts(), Dataflow(trail)
         inputs = {}
         for name in self.nodes:
             site = self.trace.sites[name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,11 @@ from jaxtyping import Bool, Float
 from simformer_ppl.structure import bitsets, plots
 from simformer_ppl.structure.attention_masks import attention_mask
 from simformer_ppl.structure.exchangeability import Exchangeability
+from simformer_ppl.structure.explanation import Path, explain_edge
 from simformer_ppl.structure.graph import Graph, to_matrix
 from simformer_ppl.structure.sites import Deterministic, Site
 from simformer_ppl.structure.tables import html_table, text_table
-from simformer_ppl.structure.token_graph import Block, kept_tokens, marginal_moral, tokenise
+from simformer_ppl.structure.token_graph import TokenGraph
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,10 +54,9 @@ class ModelStructure:
     nuisances: tuple[str, ...]
     factors: tuple[str, ...]
     info: list[str]
-    _parents: Graph = field(default_factory=list)
-    _blocks: dict[str, Block] = field(default_factory=dict)
-    _full: Graph = field(default_factory=list)
+    _graph: TokenGraph
     _scalar_graph: Callable[[Mapping[str, np.ndarray]], Graph] | None = None
+    _path: Path | None = None
     _exchangeability: Callable[[], Exchangeability] | None = None
 
     @property
@@ -67,7 +67,7 @@ class ModelStructure:
     @property
     def num_edges(self) -> int:
         """Number of pairs of tokens one of which reads the other."""
-        return sum(parents.bit_count() for parents in self._parents)
+        return sum(parents.bit_count() for parents in self._graph.parents)
 
     @cached_property
     def adjacency(self) -> Bool[np.ndarray, "tokens tokens"]:
@@ -75,7 +75,7 @@ class ModelStructure:
 
         Diagonal False; nuisances eliminated. Made when first asked for: the structure itself keeps sets of parents.
         """
-        return to_matrix(self._parents)
+        return to_matrix(self._graph.parents)
 
     @property
     def exchangeable(self) -> tuple[str, ...]:
@@ -115,8 +115,7 @@ class ModelStructure:
     @property
     def has_hidden_noise(self) -> bool:
         """Whether a law reads noise that is no site, such as ``numpyro.prng_key``."""
-        width = len(self._full) - sum(b.num_tokens for name, b in self._blocks.items() if not name.startswith("noise "))
-        return any(parents & ((1 << width) - 1) for parents in self._full)
+        return self._graph.reads_noise
 
     def moral(self) -> Bool[np.ndarray, "tokens tokens"]:
         """Moral graph of the tokens, symmetric, diagonal False.
@@ -128,7 +127,7 @@ class ModelStructure:
 
     @cached_property
     def _moral(self) -> Bool[np.ndarray, "tokens tokens"]:
-        return to_matrix(marginal_moral(self._full, kept_tokens(list(self._blocks.values()))))
+        return to_matrix(self._graph.moral())
 
     def attention_mask(
         self, conditioned: Bool[np.ndarray, " tokens"], values: Mapping[str, Any] | None = None
@@ -160,49 +159,22 @@ class ModelStructure:
         given = {n: np.asarray(v) for n, v in values.items() if conditioned[self.sites[n].token_slice].all()}
         if not given or self._scalar_graph is None:
             return self.moral()
-        blocks = list(self._blocks.values())
-        return to_matrix(marginal_moral(tokenise(self._scalar_graph(given), blocks), kept_tokens(blocks)))
+        return to_matrix(TokenGraph.of_scalars(self._scalar_graph(given), self._graph.blocks).moral())
 
     def explain(self, child: str, parent: str) -> str:
-        """Say which law made an edge.
+        """Say which law made an edge, and by which operations of the model.
 
         Parameters
         ----------
         child, parent
             Token labels, such as ``"y[2]"`` and ``"theta[2]"``.
+
+        Raises
+        ------
+        ValueError
+            If a token is unknown.
         """
-        row, column = self._position(child), self._position(parent)
-        if not self._parents[row] >> column & 1:
-            return f"no edge: the law of {child} does not read {parent}"
-        site, other = self._site_of(row), self._site_of(column)
-        law = "the value" if site.is_deterministic else f"the {site.distribution} law"
-        if not self._full[self._node(row)] >> self._node(column) & 1:
-            return f"{child} reads {parent} through what is no token: {', '.join(self._between(row)) or 'hidden noise'}"
-        if site is other and not site.is_elementwise:
-            return f"{child} and {parent} belong to one event of {site.name!r}, whose support couples its scalars"
-        if site is other:
-            return f"{law} of {site.name!r} reads its own earlier scalar {parent}"
-        return f"{law} of {site.name!r} reads {parent}"
-
-    def _position(self, token: str) -> int:
-        if token not in self.tokens:
-            raise ValueError(f"unknown token {token!r}: the tokens are {', '.join(self.tokens[:20])}, ...")
-        return self.tokens.index(token)
-
-    def _site_of(self, position: int) -> Site:
-        return next(s for s in self.sites.values() if s.token_slice.start <= position < s.token_slice.stop)
-
-    def _node(self, position: int) -> int:
-        return int(np.flatnonzero(kept_tokens(list(self._blocks.values())))[position])
-
-    def _between(self, position: int) -> list[str]:
-        """Nuisance sites that a token reads."""
-        reads, start, found = self._full[self._node(position)], 0, []
-        for name, block in self._blocks.items():
-            if name in self.nuisances and reads >> start & ((1 << block.num_tokens) - 1):
-                found.append(name)
-            start += block.num_tokens
-        return found
+        return explain_edge(self, child, parent, self._graph, self._path)
 
     def plot(self, kind: str = "matrix", ax: Axes | None = None, **kwargs: Any) -> Axes:
         """Draw the adjacency matrix, or the graph.
@@ -227,7 +199,7 @@ class ModelStructure:
         for site in self.sites.values():
             for token in self.tokens[site.token_slice]:
                 out.add_node(token, site=site.name, is_data=site.is_data)
-        for child, parents in zip(self.tokens, self._parents, strict=True):
+        for child, parents in zip(self.tokens, self._graph.parents, strict=True):
             out.add_edges_from((self.tokens[parent], child) for parent in bitsets.members(parents))
         return out
 

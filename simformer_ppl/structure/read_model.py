@@ -16,8 +16,9 @@ from simformer_ppl.structure.model_structure import ModelStructure
 from simformer_ppl.structure.reading import NEEDS_VALUES, Reading, read_densely, read_laws
 from simformer_ppl.structure.roles import observed_sites
 from simformer_ppl.structure.sites import Deterministic, Site
-from simformer_ppl.structure.supports import acts_per_scalar, unconstrained_shape
-from simformer_ppl.structure.token_graph import Block, kept_tokens, marginal_directed, tokenise
+from simformer_ppl.structure.source_lines import line_of_error
+from simformer_ppl.structure.supports import acts_per_scalar, base_constraint, unconstrained_shape
+from simformer_ppl.structure.token_graph import Block, TokenGraph
 from simformer_ppl.structure.tracing import ModelTrace, TracedSite, trace_abstractly
 
 
@@ -78,12 +79,10 @@ def trace_structure(
     if trace.factors:
         warnings.warn(f"factor sites {list(trace.factors)} are soft constraints: they are not simulated", stacklevel=2)
     blocks = _blocks(trace, reading, names)
-    full = tokenise(reading.scalars, list(blocks.values()))
-    keep = kept_tokens(list(blocks.values()))
-    parents = marginal_directed(full, keep)
+    graph = TokenGraph.of_scalars(reading.scalars, blocks)
     token_sites = _sites(trace, reading, names, blocks)
     if data_sites is None:
-        data_sites = observed_sites(model, args, kwargs, trace) & set(names) or _unread(token_sites, parents)
+        data_sites = observed_sites(model, args, kwargs, trace) & set(names) or _unread(token_sites, graph.parents)
     token_sites = {n: replace(site, is_data=n in set(data_sites)) for n, site in token_sites.items()}
     shapes = {n: token_sites[n].token_shape if n in names else trace.sites[n].shape for n in reading.nodes}
     return ModelStructure(
@@ -94,11 +93,10 @@ def trace_structure(
         nuisances=tuple(n for n in trace.random if n not in names),
         factors=trace.factors,
         info=reading.info,
-        _parents=parents,
-        _blocks=blocks,
-        _full=full,
+        _graph=graph,
         _scalar_graph=reading.given,
-        _exchangeability=None if reading.exchangeability is None else partial(reading.exchangeability, full, shapes),
+        _path=reading.path,
+        _exchangeability=reading.exchangeability and partial(reading.exchangeability, graph.full, shapes),
     )
 
 
@@ -115,14 +113,16 @@ def _read(
         names = _token_names(trace, sites, data_sites)
         return trace, names, read_laws(model, args, kwargs, trace, frozenset(names) & frozenset(trace.deterministic))
     except NEEDS_VALUES as error:
-        reason = str(error).splitlines()[0]
-    warnings.warn(
-        "the model asks for the values of random sites while it is traced, for instance in a Python `if`: its graph is "
-        f"taken to be dense ({reason})",
-        stacklevel=3,
-    )
+        line = line_of_error(error)
+        where = f"at {line} " if line else ""
+        reason = (
+            f"the model asks {where}for the value of a random site while it is traced, as a Python `if` does: each "
+            "scalar is taken to read all before it"
+        )
+        detail = str(error).splitlines()[0]
+    warnings.warn(f"{reason} ({detail}). Use jnp.where or jax.lax.cond for a sharper graph.", stacklevel=3)
     wanted = frozenset(sites or ()) | frozenset(data_sites or ())
-    trace, reading = read_densely(model, args, kwargs, wanted)
+    trace, reading = read_densely(model, args, kwargs, wanted, reason)
     return trace, _token_names(trace, sites, data_sites), reading
 
 
@@ -150,7 +150,7 @@ def _token_names(
 
 def _blocks(trace: ModelTrace, reading: Reading, names: Collection[str]) -> dict[str, Block]:
     """A block per noise source and node, in the order of the scalar graph."""
-    blocks = {f"noise {index}": Block(1, is_token=False) for index in range(reading.num_noise)}
+    blocks = {f"noise {index}": Block(1, is_token=False, is_noise=True) for index in range(reading.num_noise)}
     for name in reading.nodes:
         size, (support, _) = trace.sites[name].size, reading.supports[name]
         if name not in names or acts_per_scalar(support):
@@ -167,6 +167,11 @@ def _event_size(site: TracedSite, support: constraints.Constraint) -> int:
 
 
 def _token_shape(site: TracedSite, support: constraints.Constraint) -> tuple[int, ...]:
+    if base_constraint(support) is constraints.complex:
+        raise ValueError(
+            f"site {site.name!r} has complex values, and tokens are real: leave it out of `sites`, and make its real "
+            "and imaginary parts deterministic sites"
+        )
     try:
         return unconstrained_shape(support, site.shape)
     except NotImplementedError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -13,11 +14,13 @@ from numpyro.distributions import constraints
 
 from simformer_ppl.structure.abstract_value import Value
 from simformer_ppl.structure.exchangeability import Exchangeability, read_exchangeability
+from simformer_ppl.structure.explanation import Path
 from simformer_ppl.structure.graph import Graph
 from simformer_ppl.structure.laws import Laws, SiteLaw, trace_laws
 from simformer_ppl.structure.parents import parents_of_scalars
 from simformer_ppl.structure.supports import static_support
 from simformer_ppl.structure.tracing import ModelTrace, trace_with_key
+from simformer_ppl.structure.trail import Step, Trail
 
 # Raised where a program asks for the value of something that is traced without one.
 HIDDEN_NOISE = "hidden noise"
@@ -53,6 +56,8 @@ class Reading:
         Where and why the graph had to be dense.
     given
         The graph with the values of some sites taken as constants; None if it is dense.
+    path
+        The equations by which scalars of a site came into the law of another; None if the graph is dense.
     exchangeability
         Which plates have elements that are alike, from the graph over tokens and the shapes of the tokens of all nodes.
     """
@@ -64,8 +69,9 @@ class Reading:
     support_reads: dict[str, frozenset[str]]
     deterministics: dict[str, tuple[frozenset[str], bool]]
     info: list[str]
-    given: Callable[[Mapping[str, np.ndarray]], Graph] | None
-    exchangeability: Callable[[Graph, Mapping[str, tuple[int, ...]]], Exchangeability] | None
+    given: Callable[[Mapping[str, np.ndarray]], Graph] | None = None
+    path: Path | None = None
+    exchangeability: Callable[[Graph, Mapping[str, tuple[int, ...]]], Exchangeability] | None = None
 
 
 def read_laws(
@@ -93,16 +99,42 @@ def read_laws(
         deterministics=deterministics,
         info=info,
         given=lambda values: parents_of_scalars(laws, laws.interpret(values)[0]),
+        path=_Paths(laws),
         exchangeability=lambda full, shapes: read_exchangeability(laws, simulate, full, shapes),
     )
 
 
+class _Paths:
+    """The equations between two sites. Keeps every value of the program, so it is made when first asked for."""
+
+    def __init__(self, laws: Laws):
+        self._laws = laws
+
+    @cached_property
+    def _interpreted(self) -> tuple[dict[str, SiteLaw], Trail]:
+        trail = Trail()
+        return self._laws.interpret(trail=trail)[0], trail
+
+    def __call__(self, child: str, scalar: int, parent: str, first: int, count: int) -> list[Step] | None:
+        found, trail = self._interpreted
+        law, shape = found[child], self._laws.trace.sites[child].shape
+        scalars = ((1 << count) - 1) << self._laws.starts()[parent] + first
+        element = tuple(map(int, np.unravel_index(scalar, shape)))[: len(shape) - law.event_dim]
+        output = trail.back(law.output, scalars, element if law.output.shape == shape[: len(element)] else None)
+        paths = (output, *(trail.back(parameter, scalars) for parameter in law.parameters))
+        return next((path for path in paths if path is not None), None)
+
+
 def read_densely(
-    model: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], deterministic_nodes: frozenset[str]
+    model: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    deterministic_nodes: frozenset[str],
+    reason: str,
 ) -> tuple[ModelTrace, Reading]:
     """Simulate a model that cannot be traced abstractly: every scalar reads all before it.
 
-    A support is exact if two simulations agree on it.
+    A support is exact if two simulations agree on it. The reason stands in the structure's `info`.
     """
     (trace, first), (_, second) = (trace_with_key(model, args, kwargs, jax.random.key(seed)) for seed in (0, 1))
     nodes = tuple(n for n, site in trace.sites.items() if not site.is_deterministic or n in deterministic_nodes)
@@ -124,8 +156,7 @@ def read_densely(
         else:
             earlier.add(name)
     scalars = [(1 << scalar) - 1 for scalar in range(num_scalars)]
-    info = ["every site: the model needs values to be traced, so each scalar is taken to read all before it"]
-    return trace, Reading(nodes, 0, scalars, supports, support_reads, deterministics, info, None, None)
+    return trace, Reading(nodes, 0, scalars, supports, support_reads, deterministics, [reason])
 
 
 def _support(law: SiteLaw) -> tuple[constraints.Constraint, bool]:

@@ -76,6 +76,25 @@ class Site:
         """Number of scalars of a value."""
         return int(np.prod(self.shape, dtype=int))
 
+    @property
+    def num_units(self) -> int:
+        """Number of scalars, or of events where the scalars of one can only be given together."""
+        return (
+            self.size
+            if self.is_elementwise
+            else int(np.prod(self.shape[: len(self.shape) - self.event_dim], dtype=int))
+        )
+
+    @property
+    def scalars_per_unit(self) -> int:
+        """1, or the size of an event whose scalars can only be given together."""
+        return self.size // max(self.num_units, 1)
+
+    @property
+    def tokens_per_unit(self) -> int:
+        """Number of tokens that stand for such a unit."""
+        return self.num_tokens // max(self.num_units, 1)
+
     def labels(self) -> list[str]:
         """A label per token, such as ``theta[3]``."""
         if not self.token_shape:

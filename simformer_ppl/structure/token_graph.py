@@ -1,11 +1,12 @@
 """From the graph over scalars to the graph over tokens, and out of it what is not tokenised."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Int
 
 from simformer_ppl.structure import bitsets
 from simformer_ppl.structure.graph import (
@@ -33,17 +34,74 @@ class Block:
         Tokens that stand for an event.
     is_token
         False for noise and nuisances, which are eliminated.
+    is_noise
+        Whether it is a noise source rather than a site.
     """
 
     size: int
     event_size: int = 1
     tokens_per_event: int = 1
     is_token: bool = True
+    is_noise: bool = False
 
     @property
     def num_tokens(self) -> int:
         """Number of tokens of the site."""
         return self.size // self.event_size * self.tokens_per_event
+
+
+@dataclass(frozen=True)
+class TokenGraph:
+    """Directed graph over noise sources and the tokens of all nodes, nuisances included.
+
+    Attributes
+    ----------
+    blocks
+        By site, in the order of the graph; noise sources first.
+    full
+        The graph.
+    """
+
+    blocks: Mapping[str, Block]
+    full: Graph
+
+    @classmethod
+    def of_scalars(cls, scalars: Graph, blocks: Mapping[str, Block]) -> "TokenGraph":
+        """From the graph over scalars."""
+        return cls(blocks, tokenise(scalars, list(blocks.values())))
+
+    @cached_property
+    def kept(self) -> Int[np.ndarray, " tokens"]:
+        """The node of every token."""
+        return np.flatnonzero(np.concatenate([np.full(b.num_tokens, b.is_token) for b in self.blocks.values()]))
+
+    @cached_property
+    def parents(self) -> Graph:
+        """Directed graph over the tokens."""
+        return marginal_directed(self.full, self.kept)
+
+    def moral(self) -> Graph:
+        """Moral graph over the tokens."""
+        return marginal_moral(self.full, self.kept)
+
+    def is_direct(self, child: int, parent: int) -> bool:
+        """Whether the law of a token itself reads another, not through what is eliminated."""
+        return bool(self.full[self.kept[child]] >> int(self.kept[parent]) & 1)
+
+    def nuisances_read(self, token: int) -> list[str]:
+        """Sites that are no tokens, and that the law of a token reads."""
+        reads, start, found = self.full[self.kept[token]], 0, []
+        for name, block in self.blocks.items():
+            if not block.is_token and not block.is_noise and reads >> start & ((1 << block.num_tokens) - 1):
+                found.append(name)
+            start += block.num_tokens
+        return found
+
+    @property
+    def reads_noise(self) -> bool:
+        """Whether any law reads a noise source."""
+        noise = (1 << sum(block.is_noise for block in self.blocks.values())) - 1
+        return any(parents & noise for parents in self.full)
 
 
 def tokenise(scalars: Graph, blocks: Sequence[Block]) -> Graph:
@@ -112,31 +170,27 @@ def _tokens_read(reads: int, runs: Sequence[_Run]) -> int:
     return out
 
 
-def kept_tokens(blocks: Sequence[Block]) -> Bool[np.ndarray, " nodes"]:
-    """Which nodes of the token graph stay."""
-    return np.concatenate([np.full(block.num_tokens, block.is_token) for block in blocks])
-
-
-def marginal_directed(directed: Graph, keep: Bool[np.ndarray, " nodes"]) -> Graph:
+def marginal_directed(directed: Graph, kept: Int[np.ndarray, " tokens"]) -> Graph:
     """Directed graph over the kept nodes."""
     order = ancestral_order(directed)
-    reduced = eliminate_directed(relabel(directed, order), np.flatnonzero(~keep[order]).tolist())
-    return relabel(reduced, np.argsort(order)[keep])
+    place = np.argsort(order)
+    removed = np.setdiff1d(np.arange(len(directed)), place[kept])
+    return relabel(eliminate_directed(relabel(directed, order), removed.tolist()), place[kept])
 
 
-def marginal_moral(directed: Graph, keep: Bool[np.ndarray, " nodes"]) -> Graph:
+def marginal_moral(directed: Graph, kept: Int[np.ndarray, " tokens"]) -> Graph:
     """Moral graph over the kept nodes.
 
     A removed node that nothing reads couples nothing, so those go first, one after the other; the rest is moralised,
     then eliminated.
     """
     graph, children = list(directed), bitsets.transpose(directed, len(directed))
-    barren = [node for node in np.flatnonzero(~keep).tolist() if not children[node]]
+    removed = set(range(len(directed))) - set(kept.tolist())
+    barren = [node for node in sorted(removed) if not children[node]]
     for node in barren:  # grows while it is read
         for parent in bitsets.members(graph[node]):
             children[parent] &= ~(1 << node)
-            if not children[parent] and not keep[parent]:
+            if not children[parent] and parent in removed:
                 barren.append(parent)
         graph[node] = 0
-    left = sorted(set(np.flatnonzero(~keep).tolist()) - set(barren))
-    return relabel(eliminate(moralise(graph), left), np.flatnonzero(keep))
+    return relabel(eliminate(moralise(graph), sorted(removed - set(barren))), kept)

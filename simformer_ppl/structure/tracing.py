@@ -96,14 +96,21 @@ class Unconditioned(Messenger):
                 )
         if msg["type"] != "sample" or msg.get("_control_flow_done", False):
             return
-        if isinstance(innermost(msg["fn"]), dist.ImproperUniform):
-            raise ValueError(
-                f"site {msg['name']!r} is ImproperUniform, which cannot be simulated: give it a proper prior"
-            )
+        _refuse_unsimulable(msg["name"], innermost(msg["fn"]))
         if msg["is_observed"] and not is_factor(msg["fn"]):
             msg["is_observed"] = False
             msg["infer"] = {**msg["infer"], "was_observed": True, "observed_shape": jnp.shape(msg["value"])}
             msg["value"] = None
+
+
+def _refuse_unsimulable(name: str, fn: Any) -> None:
+    if isinstance(fn, dist.ImproperUniform):
+        raise ValueError(f"site {name!r} is ImproperUniform, which cannot be simulated: give it a proper prior")
+    if isinstance(fn, dist.IntervalCensoredDistribution):
+        raise ValueError(
+            f"site {name!r} is interval censored: its values are pairs of bounds, which NumPyro does not simulate. "
+            "Write the uncensored distribution, and give the bounds as between(low, high) when conditioning"
+        )
 
 
 class CountedKeys(Messenger):

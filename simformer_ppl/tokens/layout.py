@@ -121,10 +121,8 @@ class TokenLayout:
         units: list[np.ndarray] = []
         start = 0
         for site in self.sites.values():
-            tokens = site.token_slice.stop - site.token_slice.start
-            events = tokens if site.is_elementwise else int(np.prod(site.shape[: len(site.shape) - site.event_dim]))
-            units.append(start + np.repeat(np.arange(events), tokens // max(events, 1)))
-            start += events
+            units.append(start + np.repeat(np.arange(site.num_units), site.tokens_per_unit))
+            start += site.num_units
         return np.concatenate(units) if units else np.zeros(0, int)
 
     def encode(self, values: Mapping[str, Array]) -> Float[Array, "*batch channels"]:

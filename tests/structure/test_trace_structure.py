@@ -1,6 +1,8 @@
 """Sites, roles, dims, supports, deterministics, nuisances, and what is refused."""
 
+import sys
 import warnings
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -291,6 +293,86 @@ def test_an_edge_can_be_explained():
     assert "theta" in marginal.explain("y[1]", "mu")
     with pytest.raises(ValueError, match="nothing"):
         structure.explain("nothing", "mu")
+
+
+def line_of(text):
+    """Where this file says something, as an explanation would."""
+    number = next(n for n, line in enumerate(Path(__file__).read_text().splitlines(), 1) if line.strip() == text)
+    return f"{Path(__file__).name}:{number}"
+
+
+def test_an_explanation_names_the_operation_and_its_line():
+    def model():
+        x = sample("x", dist.Normal(0, 1).expand([3]).to_event(1))
+        ordered = jnp.sort(x)
+        with plate("n", 3):
+            sample("y", dist.Normal(ordered, 1.0))
+        sample("z", dist.Uniform(0.0, jnp.exp(x[0])))
+
+        def step(carry, _):
+            carry = sample("w", dist.Normal(jnp.tanh(carry), jnp.cosh(x[2])))
+            return carry, None
+
+        scan(step, 0.0, None, length=3)
+
+    structure = trace_structure(model)
+    assert f"sort at {line_of('ordered = jnp.sort(x)')}" in structure.explain("y[0]", "x[2]")
+    assert "exp at" in structure.explain("z", "x[0]")
+    assert "tanh at" in structure.explain("w[2]", "w[1]") and "earlier scalar w[1]" in structure.explain("w[2]", "w[1]")
+    assert "cosh" in structure.explain("w[2]", "x[2]")
+
+
+def test_what_is_dense_says_where():
+    def model():
+        x = sample("x", dist.Normal(0, 1).expand([2]).to_event(1))
+        out = jax.ShapeDtypeStruct((2,), jnp.float32)
+        mean = jax.pure_callback(lambda x: np.asarray(x) * 2, out, x)
+        sample("y", dist.Normal(mean, 1.0).to_event(1))
+
+    structure = trace_structure(model)
+    line = line_of("mean = jax.pure_callback(lambda x: np.asarray(x) * 2, out, x)")
+    (reason,) = structure.info
+    assert "pure_callback" in reason and line in reason
+    assert f"pure_callback (dense) at {line}" in structure.explain("y[0]", "x[1]")
+
+
+def test_a_branch_in_python_is_dense_and_says_where():
+    def model():
+        x = sample("x", dist.Normal(0, 1))
+        y = sample("y", dist.Normal(0, 1))
+        if x > 0.5:
+            y = -y
+        sample("z", dist.Normal(y, 1))
+
+    with pytest.warns(UserWarning, match=line_of("if x > 0.5:")):
+        structure = trace_structure(model)
+    assert line_of("if x > 0.5:") in structure.info[0] and line_of("if x > 0.5:") in structure.explain("z", "x")
+
+
+def test_what_has_no_real_values_is_refused():
+    def fourier():
+        transform = dist.transforms.RealFastFourierTransform(3)
+        sample("x", dist.TransformedDistribution(dist.Normal(0, 1).expand([3]).to_event(1), transform))
+
+    def censored():
+        with plate("n", 3):
+            none = jnp.zeros(3, bool)
+            sample("x", dist.IntervalCensoredDistribution(dist.Normal(0, 1), none, none))
+
+    for model, what in ((fourier, "complex"), (censored, "interval censored")):
+        with pytest.raises(ValueError, match=f"site 'x' .*{what}"):
+            trace_structure(model)
+
+
+def test_graphs_are_small_where_models_are_large():
+    def model():
+        mu = sample("mu", dist.Normal(0, 1))
+        with plate("n", 3000):
+            sample("y", dist.Normal(sample("theta", dist.Normal(mu, 1)), 1))
+
+    structure = trace_structure(model)
+    kept = sum(sys.getsizeof(parents) for parents in structure._graph.full)
+    assert structure.num_edges == 6000 and kept < structure.num_tokens**2 / 20
 
 
 def test_networkx_edges_run_from_parent_to_child():

@@ -1,6 +1,14 @@
 """What each JAX primitive makes of the sets its operands read."""
 
-from simformer_ppl.structure.rules import control_flow, elementwise, indexing, linear_algebra, moves, reductions
+from simformer_ppl.structure.rules import (
+    control_flow,
+    elementwise,
+    indexing,
+    linear_algebra,
+    linear_solve,
+    moves,
+    reductions,
+)
 from simformer_ppl.structure.rules.registry import RULES
 
-__all__ = ["RULES", "control_flow", "elementwise", "indexing", "linear_algebra", "moves", "reductions"]
+__all__ = ["RULES", "control_flow", "elementwise", "indexing", "linear_algebra", "linear_solve", "moves", "reductions"]

@@ -83,11 +83,11 @@ def _scan(flow: Any, eqn: Any, values: list[Value]) -> list[Value]:
     inputs = values[num_consts + num_carry :]
     steps: list[list[Value]] = [[] for _ in range(length)]
     for step in reversed(range(length)) if params["reverse"] else range(length):
-        outputs = _run(flow, params["jaxpr"], consts + carry + [_row(value, step) for value in inputs])
+        outputs = _run(flow, params["jaxpr"], consts + carry + [_row(flow, value, step) for value in inputs])
         # a factor of the density is not followed into the loop, and its equations need not be kept
         carry, steps[step] = outputs[:num_carry], outputs[num_carry:]
     avals = [var.aval for var in eqn.outvars[num_carry:]]
-    return carry + [_stacked(aval, [rows[index] for rows in steps]) for index, aval in enumerate(avals)]
+    return carry + [_stacked(flow, aval, [rows[index] for rows in steps]) for index, aval in enumerate(avals)]
 
 
 @rule("call_hi_primitive")
@@ -106,7 +106,7 @@ def _scan_counts(params: dict[str, Any]) -> tuple[int, int]:
     return len(consts), len(carry)
 
 
-def _row(value: Value, step: int) -> Value:
+def _row(flow: Any, value: Value, step: int) -> Value:
     shape = value.shape[1:]
     if value.is_constant:
         row = Value.of_recipe(shape, value.dtype, Recipe([value], lambda arrays: [arrays[0][step]]))
@@ -115,10 +115,12 @@ def _row(value: Value, step: int) -> Value:
     else:
         row = Value(shape, value.dtype, zero=None if value.zero is None else np.asarray(value.zero[step]))
     row.reads = None if value.reads is None else np.asarray(value.reads[step], object)
+    if flow.trail is not None:
+        flow.trail.add([row], [value])
     return row
 
 
-def _stacked(aval: Any, rows: list[Value]) -> Value:
+def _stacked(flow: Any, aval: Any, rows: list[Value]) -> Value:
     if not rows:
         return Value(aval.shape, aval.dtype)
     out = Value(aval.shape, aval.dtype)
@@ -130,6 +132,8 @@ def _stacked(aval: Any, rows: list[Value]) -> Value:
     elif all(row.zero is not None for row in rows if not row.is_constant):
         masks = [row.zeros() for row in rows]
         out.zero = np.stack([np.zeros(aval.shape[1:], bool) if mask is None else mask for mask in masks])
+    if flow.trail is not None:
+        flow.trail.add([out], rows)
     return out
 
 

@@ -11,7 +11,7 @@ from simformer_ppl.structure.rules.registry import rule
 _KEEP_ZERO = (
     "neg sin tan tanh sinh asin asinh atan atanh sqrt cbrt sign floor ceil round abs square convert_element_type "
     "expm1 log1p erf erf_inv copy copy_p real imag conj reduce_precision stop_gradient optimization_barrier "
-    "nonbatchable nondifferentiable_backward"
+    "nonbatchable nondifferentiable_backward device_put"
 )
 _UNARY = (
     "exp exp2 log log2 cos cosh acos acosh logistic rsqrt erfc digamma lgamma bessel_i0e bessel_i1e is_finite not "

@@ -78,7 +78,7 @@ def _scatter(flow: Any, eqn: Any, values: list[Value]) -> list[Value]:
     inside = positions != _OUTSIDE
     where, sets = positions[inside], updates.sets().ravel()[inside]
     out = operand.sets().ravel().copy()
-    if eqn.primitive.name == "scatter" and len(np.unique(where)) == len(where):
+    if _overwrites(eqn) and len(np.unique(where)) == len(where):
         out[where] = sets
     else:  # the order of duplicate writes is unspecified
         np.bitwise_or.at(out, where, sets)
@@ -91,6 +91,11 @@ def _window_sizes(operand: tuple[int, ...], updates: tuple[int, ...], numbers: A
     fixed = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
     window = iter(numbers.update_window_dims)
     return tuple(1 if axis in fixed else updates[next(window)] for axis in range(len(operand)))
+
+
+def _overwrites(eqn: Any) -> bool:
+    """Whether a scatter forgets what was there: ``x.at[i].apply`` is one that does not."""
+    return eqn.primitive.name == "scatter" and eqn.params.get("update_jaxpr") is None
 
 
 def _positions(shape: tuple[int, ...], indices: Value, numbers: Any, sizes: tuple[int, ...], mode: Any) -> np.ndarray:

@@ -133,7 +133,7 @@ def _dense_per_matrix(flow: Any, eqn: Any, values: list[Value]) -> list[Value]:
     ]
 
 
-@rule("custom_linear_solve custom_root fft unvmap_any unvmap_all unvmap_max")
+@rule("custom_root fft unvmap_any unvmap_all unvmap_max")
 def _dense(flow: Any, eqn: Any, values: list[Value]) -> list[Value]:
     return flow.dense(eqn, values)
 

@@ -33,6 +33,7 @@ MOVES: dict[str, Callable[[np.ndarray, dict[str, Any]], np.ndarray]] = {
     "expand_dims": lambda array, params: np.expand_dims(array, tuple(params["dimensions"])),
     "rev": lambda array, params: np.flip(array, tuple(params["dimensions"])),
     "slice": _slice,
+    "tile": lambda array, params: np.tile(array, params["reps"]),
 }
 
 

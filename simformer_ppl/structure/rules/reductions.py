@@ -1,8 +1,12 @@
 """Reductions, cumulative operations and sorting."""
 
+import math
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from simformer_ppl.structure import bitsets
 from simformer_ppl.structure.abstract_value import Value, union_of
@@ -20,6 +24,41 @@ def _reduce(flow: Any, eqn: Any, values: list[Value]) -> list[Value]:
     out = Value(eqn.outvars[0].aval.shape, reads=reads, zero=zero)
     out.origin = (eqn, values)
     return [out]
+
+
+@rule("reduce")
+def _general_reduce(flow: Any, eqn: Any, values: list[Value]) -> list[Value]:
+    """Reduction by any function: operands, then their initial values."""
+    operands, initial = values[: len(values) // 2], values[len(values) // 2 :]
+    reads = bitsets.union_over(_union(operands), tuple(eqn.params["dimensions"]))
+    reads = bitsets.union(reads, *(value.sets() for value in initial))
+    return [Value(var.aval.shape, reads=reads) for var in eqn.outvars]
+
+
+@rule("reduce_window reduce_window_sum reduce_window_max reduce_window_min")
+def _reduce_window(flow: Any, eqn: Any, values: list[Value]) -> list[Value]:
+    """Pooling: the union over every offset in a window; initial values count everywhere."""
+    params, shape = eqn.params, values[0].shape
+    operands = [value for value in values if value.shape == shape]
+    others = [value.all_reads() for value in values if value.shape != shape]
+    padding = [
+        (low, high, dilation - 1)
+        for (low, high), dilation in zip(params["padding"], params["base_dilation"], strict=True)
+    ]
+    positions = np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
+    with jax.ensure_compile_time_eval():
+        positions = np.asarray(lax.pad(jnp.asarray(positions), jnp.int32(-1), padding))
+    sets = np.append(_union(operands).ravel(), 0)[positions]
+    outer = eqn.outvars[0].aval.shape
+    out = bitsets.empty(outer)
+    for everywhere in others:
+        out = bitsets.union(out, np.asarray(everywhere, object))
+    for offset in np.ndindex(*params["window_dimensions"]):
+        starts = [step * dilation for step, dilation in zip(offset, params["window_dilation"], strict=True)]
+        spans = zip(starts, outer, params["window_strides"], strict=True)
+        window = sets[tuple(slice(start, start + (n - 1) * stride + 1, stride) for start, n, stride in spans)]
+        out = bitsets.union(out, window)
+    return [Value(outer, reads=out) for _ in eqn.outvars]
 
 
 @rule("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
