@@ -98,10 +98,10 @@ class LearnedJoint:
 
     def condition(self, channels: Array, tokens: Array) -> Condition:
         """Standardised condition of a batch."""
-        values = self.standardisation.forward(channels)
         tokens = jnp.asarray(tokens)
         given = tokens[:, self.layout.token_of_channel]
-        return Condition(values, tokens, given, self.attention(tokens, jnp.where(given, values, 0.0)))
+        mask = self.attention(tokens, jnp.where(given, channels, 0.0))
+        return Condition(self.standardisation.forward(channels), tokens, given, mask)
 
 
 @partial(jax.jit, static_argnames="num_steps")

@@ -63,7 +63,8 @@ class Simformer:
     attention
         ``"moral"`` (each example's mask from the model's graph and from what is given), ``"dense"``, ``"directed"``
         (the published variant, biased, for comparison), a bool matrix ``[tokens, tokens]`` with row = query, or a JAX
-        function ``(conditioned[tokens], values[channels]) -> mask``.
+        function ``(conditioned[tokens], values by site) -> mask`` of one example, in which what is not given holds a
+        constant inside its support.
     share_exchangeable
         Let the elements of a plate that the model cannot tell apart share their weights, so that answers follow a
         permutation of the plate and every simulation counts for all of its elements; and let elements that differ by
@@ -128,7 +129,7 @@ class Simformer:
         self.history = xr.Dataset()
         self.share_exchangeable, self.use_density = share_exchangeable, use_density
         self._layout = TokenLayout.of(self.structure, share_exchangeable=share_exchangeable)
-        self._attend = attention_function(attention, self.structure, self._layout.num_channels)
+        self._attend = attention_function(attention, self.structure, self._layout)
         self._joint: LearnedJoint | None = None
 
     # ------------------------------------------------------------------ training

@@ -211,7 +211,8 @@ def test_an_attention_function_of_the_wrong_shape_is_refused_at_once():
 def test_an_attention_function_sees_given_values_only():
     # a mask that shuts every token off once it sees a value that is not given
     def nosy(conditioned, values):
-        return jnp.where(jnp.any((values != 0) & ~conditioned), jnp.zeros((7, 7), bool), jnp.ones((7, 7), bool))
+        flat = jnp.concatenate([value.ravel() for value in values.values()])
+        return jnp.where(jnp.any((flat != 0) & ~conditioned), jnp.zeros((7, 7), bool), jnp.ones((7, 7), bool))
 
     simformer = Simformer(chain_model, attention=nosy, network=SMALL).fit(jax.random.key(0), 100, **SHORT)
     condition = simformer._joint.condition(jnp.full((1, 7), 5.0), np.array([[True] + [False] * 6]))

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 
 from simformer_ppl.structure import bitsets, plots
 from simformer_ppl.structure.attention_masks import attention_mask
+from simformer_ppl.structure.contexts import Contexts, read_contexts
 from simformer_ppl.structure.exchangeability import Exchangeability
 from simformer_ppl.structure.explanation import Path, explain_edge
 from simformer_ppl.structure.graph import Graph, to_matrix
@@ -160,6 +161,20 @@ class ModelStructure:
         if not given or self._scalar_graph is None:
             return self.moral()
         return to_matrix(TokenGraph.of_scalars(self._scalar_graph(given), self._graph.blocks).moral())
+
+    @cached_property
+    def contexts(self) -> Contexts | None:
+        """What known discrete values rule out: with ``z`` given, ``m[z]`` reads one element.
+
+        None where they rule out nothing; where sites are left out or there is hidden noise, which would have to be
+        eliminated anew for every value; and where too many values would have to be gone through.
+        """
+        graph, scalars = self._graph, self._scalar_graph
+        if scalars is None or self.has_hidden_noise or self.nuisances:
+            return None
+        return read_contexts(
+            self.sites, graph.parents, lambda values: TokenGraph.of_scalars(scalars(values), graph.blocks).parents
+        )
 
     def explain(self, child: str, parent: str) -> str:
         """Say which law made an edge, and by which operations of the model.

@@ -10,14 +10,18 @@ from jaxtyping import Array, Bool, Float
 
 from simformer_ppl.structure import ModelStructure
 from simformer_ppl.structure.attention_masks import attention_mask, directed_attention_mask
+from simformer_ppl.tokens.layout import TokenLayout
 
-AttentionFunction = Callable[[Bool[Array, "batch tokens"], Float[Array, "batch channels"]], Bool[Array, "#b n n"]]
-"""``(conditioned, standardised given values, 0 elsewhere) -> mask``, batched, row = query."""
+AttentionFunction = Callable[[Bool[Array, "#batch tokens"], Float[Array, "batch channels"]], Bool[Array, "#batch n n"]]
+"""``(conditioned, given channels, 0 elsewhere) -> mask``, batched, row = query."""
 
-Attention = Literal["moral", "dense", "directed"] | Bool[np.ndarray, "tokens tokens"] | Callable[[Array, Array], Array]
+OwnAttention = Callable[[Bool[Array, " tokens"], dict[str, Array]], Bool[Array, "tokens tokens"]]
+"""``(conditioned, values by site) -> mask`` of one example. What is not given holds a constant inside its support."""
+
+Attention = Literal["moral", "dense", "directed"] | Bool[np.ndarray, "tokens tokens"] | OwnAttention
 
 
-def attention_function(attention: Attention, structure: ModelStructure, num_channels: int) -> AttentionFunction:
+def attention_function(attention: Attention, structure: ModelStructure, layout: TokenLayout) -> AttentionFunction:
     """The mask of a batch of examples as a JAX function of what is given in each.
 
     Parameters
@@ -26,8 +30,8 @@ def attention_function(attention: Attention, structure: ModelStructure, num_chan
         A kind, a matrix, or a function of one example.
     structure
         The model's structure.
-    num_channels
-        Length of the values that a function sees.
+    layout
+        Where sites live.
 
     Raises
     ------
@@ -36,16 +40,18 @@ def attention_function(attention: Attention, structure: ModelStructure, num_chan
     """
     tokens = structure.num_tokens
     if callable(attention):
-        _check_mask(attention, tokens, num_channels)
-        each = jax.vmap(lambda conditioned, values: attention(conditioned, values) | jnp.eye(tokens, dtype=bool))
-        return lambda conditioned, values: each(jnp.broadcast_to(conditioned, (len(values), tokens)), values)
+        _check_own(attention, tokens, layout)
+        own = attention
+        return _of_values(lambda conditioned, values: own(conditioned, values) | jnp.eye(tokens, dtype=bool), layout)
     if isinstance(attention, str):
         if attention == "dense":
-            return lambda conditioned, values: jnp.ones((1, tokens, tokens), bool)
+            return lambda conditioned, given: jnp.ones((1, tokens, tokens), bool)
+        if attention == "moral" and structure.contexts is not None:
+            return _of_values(_in_context(structure), layout)
         kinds = {"moral": attention_mask, "directed": directed_attention_mask}
         if attention in kinds:
             moral = jnp.asarray(structure.moral())
-            return lambda conditioned, values: kinds[attention](moral, conditioned)
+            return lambda conditioned, given: kinds[attention](moral, conditioned)
         raise ValueError(
             f"attention: expected 'moral', 'dense', 'directed', a matrix or a function, got {attention!r}."
         )
@@ -54,12 +60,40 @@ def attention_function(attention: Attention, structure: ModelStructure, num_chan
         raise ValueError(
             f"attention: expected a bool matrix of shape {(tokens, tokens)}, got {matrix.dtype} {matrix.shape}."
         )
-    own = jnp.asarray(matrix | np.eye(tokens, dtype=bool))[None]
-    return lambda conditioned, values: own
+    fixed = jnp.asarray(matrix | np.eye(tokens, dtype=bool))[None]
+    return lambda conditioned, given: fixed
 
 
-def _check_mask(attention: Callable[[Array, Array], Array], tokens: int, num_channels: int) -> None:
-    conditioned, values = jax.ShapeDtypeStruct((tokens,), bool), jax.ShapeDtypeStruct((num_channels,), np.float32)
+def _of_values(each: OwnAttention, layout: TokenLayout) -> AttentionFunction:
+    """Batched, over the values that channels stand for."""
+
+    def batched(conditioned: Array, given: Array) -> Array:
+        conditioned = jnp.broadcast_to(conditioned, (len(given), conditioned.shape[-1]))
+        return jax.vmap(each)(conditioned, layout.decode(given))
+
+    return batched
+
+
+def _in_context(structure: ModelStructure) -> OwnAttention:
+    """The mask of the moral graph that is left when the discrete values that are given rule out edges."""
+    contexts = structure.contexts
+    assert contexts is not None
+
+    def mask(conditioned: Array, values: dict[str, Array]) -> Array:
+        parts = [
+            values[name].ravel().astype(int)
+            if site.is_discrete and site.is_elementwise
+            else jnp.zeros(site.num_tokens, int)
+            for name, site in structure.sites.items()
+        ]
+        return attention_mask(contexts.moral(conditioned, jnp.concatenate(parts)), conditioned)
+
+    return mask
+
+
+def _check_own(attention: OwnAttention, tokens: int, layout: TokenLayout) -> None:
+    conditioned = jax.ShapeDtypeStruct((tokens,), bool)
+    values = jax.eval_shape(layout.decode, jax.ShapeDtypeStruct((layout.num_channels,), np.float32))
     mask = jax.eval_shape(attention, conditioned, values)
     if mask.shape != (tokens, tokens) or mask.dtype != bool:
         raise ValueError(

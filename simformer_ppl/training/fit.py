@@ -101,7 +101,7 @@ class Trainer:
         values = self.standardisation.forward(channels)
         target = self.standardisation.forward(layout.dequantise(quantum_key, channels))
         channels_given = given[:, layout.token_of_channel]
-        mask = self.attention(given, jnp.where(channels_given, values, 0.0))
+        mask = self.attention(given, jnp.where(channels_given, channels, 0.0))
         condition = Condition(values, given, channels_given, mask)
         known = None if gradient is None or self.gradient is None else self.gradient._replace(values=gradient)
         return denoising_loss(noise_key, self.process, nnx.merge(self.graph, parameters), condition, target, known)

@@ -1,0 +1,1 @@
+"""What is measured: run ``python -m simformer_ppl.benchmarks --help``."""
