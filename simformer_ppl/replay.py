@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
-from numpyro import handlers
 
-from simformer_ppl.structure.reading import NEEDS_VALUES
+from simformer_ppl.structure.running import asks_for_values, run
 from simformer_ppl.structure.tracing import elementary, is_factor
 
 
@@ -94,8 +93,7 @@ class Replay:
         return {name: array for name, array in arrays.items() if array.dtype.kind in "fiu"}
 
     def _trace(self, rng_key: PRNGKeyArray, values: Mapping[str, Array]) -> dict[str, Any]:
-        held = handlers.substitute(handlers.uncondition(self.model), data=dict(values))
-        return handlers.trace(handlers.seed(held, rng_key)).get_trace(*self.model_args, **self.model_kwargs)
+        return run(self.model, self.model_args, self.model_kwargs, rng_key, held=values)[0]
 
     def _sites_of_row(
         self, rng_key: PRNGKeyArray, row: Mapping[str, Array], names: tuple[str, ...]
@@ -128,6 +126,8 @@ def _over_rows(
 ) -> Any:
     try:
         return vectorised(keys, values)
-    except NEEDS_VALUES:
+    except Exception as error:
+        if not asks_for_values(error):
+            raise
         rows = [single(keys[i], jax.tree.map(lambda v: v[i], values), names) for i in range(len(keys))]  # noqa: B023
         return jax.tree.map(lambda *parts: jnp.stack(parts), *rows)

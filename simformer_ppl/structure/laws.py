@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,23 +12,14 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax.extend import core
-from numpyro import handlers
 from numpyro.distributions.constraints import Constraint
-from numpyro.primitives import Messenger
 
 from simformer_ppl.structure import bitsets
 from simformer_ppl.structure.abstract_value import Value
 from simformer_ppl.structure.dataflow import Dataflow
+from simformer_ppl.structure.running import innermost, run
 from simformer_ppl.structure.supports import acts_per_scalar
-from simformer_ppl.structure.tracing import (
-    CountedKeys,
-    Message,
-    ModelTrace,
-    TracedSite,
-    Unconditioned,
-    elementary,
-    innermost,
-)
+from simformer_ppl.structure.tracing import ModelTrace, TracedSite, elementary
 from simformer_ppl.structure.trail import Trail
 
 # Their log density is a sum of the log densities of each scalar given the earlier ones, up to terms in parameters that
@@ -68,6 +59,27 @@ class SiteLaw:
     support: Constraint | None = None
 
 
+class Interpretation(NamedTuple):
+    """What the laws of a model say.
+
+    Attributes
+    ----------
+    laws
+        With `Value` outputs and parameters.
+    info
+        Where the interpreter had to be dense.
+    unheld
+        Sites whose values cannot be set from outside, so that nothing is known of what reads them.
+    soft
+        Sites that are observed at a value which reads other sites.
+    """
+
+    laws: dict[str, SiteLaw]
+    info: list[str]
+    unheld: list[str]
+    soft: list[str]
+
+
 @dataclass(frozen=True)
 class Laws:
     """The laws of all sites as one jaxpr, from (values of the nodes, noise keys).
@@ -82,6 +94,10 @@ class Laws:
         From the values and the keys to the outputs and parameters of the laws.
     templates
         The laws; their arrays are those of the trace, to be replaced by what the interpreter finds.
+    fallbacks
+        Sites whose laws could not be read as densities, and why.
+    observed
+        Sites that are observed at a value which the model computes.
     """
 
     trace: ModelTrace
@@ -89,6 +105,7 @@ class Laws:
     jaxpr: core.ClosedJaxpr
     templates: dict[str, SiteLaw]
     fallbacks: list[str] = field(default_factory=list)
+    observed: tuple[str, ...] = ()
 
     @property
     def num_noise(self) -> int:
@@ -103,9 +120,7 @@ class Laws:
             position += self.trace.sites[name].size
         return starts
 
-    def interpret(
-        self, given: Mapping[str, np.ndarray] | None = None, trail: Trail | None = None
-    ) -> tuple[dict[str, SiteLaw], list[str]]:
+    def interpret(self, given: Mapping[str, np.ndarray] | None = None, trail: Trail | None = None) -> Interpretation:
         """Find what every law reads.
 
         Parameters
@@ -117,7 +132,7 @@ class Laws:
 
         Returns
         -------
-        Laws with `Value` outputs and parameters, and where the interpreter had to be dense.
+        What was found.
         """
         given, starts, flow = given or {}, self.starts(), Dataflow(trail)
         inputs = {}
@@ -145,7 +160,10 @@ class Laws:
                 law.support,
             )
         counted = [f"{reason} ({count} times)" for reason, count in sorted(flow.fallbacks.items())]
-        return laws, [*self.fallbacks, *counted]
+        values = dict(zip(sorted(self.trace.random), outputs, strict=False))
+        unheld = [n for n, value in values.items() if list(value.sets().flat) != list(inputs[n].sets().flat)]
+        soft = [n for n, value in zip(self.observed, outputs, strict=True) if value.all_reads()]
+        return Interpretation(laws, [*self.fallbacks, *counted], unheld, soft)
 
 
 def trace_laws(
@@ -169,47 +187,31 @@ def trace_laws(
     nodes = tuple(n for n, site in trace.sites.items() if not site.is_deterministic or n in deterministic_nodes)
     templates: dict[str, SiteLaw] = {}
     fallbacks: list[str] = []
+    observed: list[str] = []
 
     def laws(values: dict[str, jax.Array], keys: jax.Array) -> list[Any]:
         templates.clear()
         fallbacks.clear()
         substituted = {name: values[n] for n in nodes for name in trace.sites[n].traced_names}
         substituted |= {n: values[n] for n in nodes}
-        originals = _Deterministics()
-        with (
-            numpyro.validation_enabled(False),
-            handlers.trace() as messages,
-            handlers.seed(rng_seed=keys[0]),
-            handlers.substitute(data=substituted),
-            originals,
-            Unconditioned(),
-            CountedKeys(keys[1:]),
-        ):
-            model(*args, **kwargs)
+        messages, handler = run(model, args, kwargs, keys[0], held=substituted, keys=keys[1:])
+        with numpyro.validation_enabled(False):
             for name, site in trace.sites.items():
                 if site.is_deterministic:
-                    templates[name] = SiteLaw("deterministic", originals.values[name], [])
+                    templates[name] = SiteLaw("deterministic", handler.deterministic[name], [])
                 else:
                     fn = messages[site.traced_names[0]]["fn"]
                     templates[name] = _sample_law(site, fn, values[name], keys[0], fallbacks)
-        return [[law.output, *law.parameters] for law in templates.values()]
+        found = {name: messages[trace.sites[name].traced_names[0]]["value"] for name in trace.random}
+        soft = {n: v for n, v in handler.observations.items() if isinstance(v, jax.core.Tracer) and n in found}
+        observed.clear()
+        observed.extend(sorted(soft))
+        return [[[law.output, *law.parameters] for law in templates.values()], found, soft]
 
     shapes = {n: jax.ShapeDtypeStruct(trace.sites[n].shape, trace.sites[n].dtype) for n in nodes}
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1 + trace.num_keys))
     jaxpr = jax.make_jaxpr(laws)(shapes, keys)
-    return Laws(trace, nodes, jaxpr, templates, list(dict.fromkeys(fallbacks)))
-
-
-class _Deterministics(Messenger):
-    """Keep the values of deterministic sites, before they are cut from what they read."""
-
-    def __init__(self) -> None:
-        super().__init__(None)
-        self.values: dict[str, Any] = {}
-
-    def process_message(self, msg: Message) -> None:
-        if msg["type"] == "deterministic":
-            self.values[msg["name"]] = msg["value"]
+    return Laws(trace, nodes, jaxpr, templates, list(dict.fromkeys(fallbacks)), tuple(observed))
 
 
 def _sample_law(site: TracedSite, fn: Any, value: jax.Array, key: jax.Array, fallbacks: list[str]) -> SiteLaw:

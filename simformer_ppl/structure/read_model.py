@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,8 +13,9 @@ from numpyro.distributions import constraints
 
 from simformer_ppl.structure.graph import Graph
 from simformer_ppl.structure.model_structure import ModelStructure
-from simformer_ppl.structure.reading import NEEDS_VALUES, Reading, read_densely, read_laws
+from simformer_ppl.structure.reading import Reading, read_densely, read_laws
 from simformer_ppl.structure.roles import observed_sites
+from simformer_ppl.structure.running import asks_for_values
 from simformer_ppl.structure.sites import Deterministic, Site
 from simformer_ppl.structure.source_lines import line_of_error
 from simformer_ppl.structure.supports import acts_per_scalar, base_constraint, unconstrained_shape
@@ -58,7 +59,8 @@ def trace_structure(
     Warns
     -----
     UserWarning
-        If the model branches in Python on a random value (the graph is then dense), or has ``numpyro.factor`` sites.
+        If the model branches in Python on a random value (the graph is then dense), has soft constraints
+        (``numpyro.factor``, an observation that reads other sites), parameters (``numpyro.param``, modules) or seeds.
 
     Examples
     --------
@@ -76,8 +78,8 @@ def trace_structure(
     """
     args, kwargs = tuple(model_args), dict(model_kwargs or {})
     trace, names, reading = _read(model, args, kwargs, sites, data_sites)
-    if trace.factors:
-        warnings.warn(f"factor sites {list(trace.factors)} are soft constraints: they are not simulated", stacklevel=2)
+    for message in _remarks(trace, reading):
+        warnings.warn(message, stacklevel=2)
     blocks = _blocks(trace, reading, names)
     graph = TokenGraph.of_scalars(reading.scalars, blocks)
     token_sites = _sites(trace, reading, names, blocks)
@@ -112,7 +114,9 @@ def _read(
         trace = trace_abstractly(model, args, kwargs)
         names = _token_names(trace, sites, data_sites)
         return trace, names, read_laws(model, args, kwargs, trace, frozenset(names) & frozenset(trace.deterministic))
-    except NEEDS_VALUES as error:
+    except Exception as error:
+        if not asks_for_values(error):
+            raise
         line = line_of_error(error)
         where = f"at {line} " if line else ""
         reason = (
@@ -124,6 +128,21 @@ def _read(
     wanted = frozenset(sites or ()) | frozenset(data_sites or ())
     trace, reading = read_densely(model, args, kwargs, wanted, reason)
     return trace, _token_names(trace, sites, data_sites), reading
+
+
+def _remarks(trace: ModelTrace, reading: Reading) -> Iterator[str]:
+    """What the user may not expect of a simulation."""
+    if trace.factors:
+        yield f"factor sites {list(trace.factors)} are soft constraints: they are not simulated"
+    if reading.soft:
+        yield (
+            f"sites {list(reading.soft)} are observed at values that read other sites, which is a soft constraint like "
+            "numpyro.factor: here they are simulated as sites of their own"
+        )
+    if trace.params:
+        yield f"numpyro.param sites {list(trace.params)} are not learned: they stay at their initial values"
+    if trace.seeded:
+        yield f"{list(trace.seeded)} are seeded inside the model: that seed is not used, since it is always the same"
 
 
 def _token_names(

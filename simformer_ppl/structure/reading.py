@@ -22,16 +22,8 @@ from simformer_ppl.structure.supports import static_support
 from simformer_ppl.structure.tracing import ModelTrace, trace_with_key
 from simformer_ppl.structure.trail import Step, Trail
 
-# Raised where a program asks for the value of something that is traced without one.
 HIDDEN_NOISE = "hidden noise"
 """Stands among the sites that a support reads, for noise that is no site."""
-
-NEEDS_VALUES = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerIntegerConversionError,
-    jax.errors.NonConcreteBooleanIndexError,
-)
 
 
 @dataclass(frozen=True)
@@ -54,6 +46,8 @@ class Reading:
         Per deterministic site, the sample sites it reads and whether it reads hidden noise.
     info
         Where and why the graph had to be dense.
+    soft
+        Sites that are observed at a value which reads other sites.
     given
         The graph with the values of some sites taken as constants; None if it is dense.
     path
@@ -69,6 +63,7 @@ class Reading:
     support_reads: dict[str, frozenset[str]]
     deterministics: dict[str, tuple[frozenset[str], bool]]
     info: list[str]
+    soft: tuple[str, ...] = ()
     given: Callable[[Mapping[str, np.ndarray]], Graph] | None = None
     path: Path | None = None
     exchangeability: Callable[[Graph, Mapping[str, tuple[int, ...]]], Exchangeability] | None = None
@@ -83,7 +78,12 @@ def read_laws(
 ) -> Reading:
     """Interpret the laws of all sites."""
     laws = trace_laws(model, args, kwargs, trace, deterministic_nodes)
-    found, info = laws.interpret()
+    found, info, unheld, soft = laws.interpret()
+    if unheld:
+        raise ValueError(
+            f"sites {unheld}: their values cannot be set from outside the model, so what reads them cannot be told. "
+            "Sample them in the model itself, or in a plain scan or cond of numpyro.contrib.control_flow"
+        )
     deterministics = _deterministic_reads(laws, found)
 
     def simulate(key: jax.Array) -> dict[str, jax.Array]:
@@ -98,7 +98,8 @@ def read_laws(
         support_reads=_support_reads(laws, found, deterministics),
         deterministics=deterministics,
         info=info,
-        given=lambda values: parents_of_scalars(laws, laws.interpret(values)[0]),
+        soft=tuple(soft),
+        given=lambda values: parents_of_scalars(laws, laws.interpret(values).laws),
         path=_Paths(laws),
         exchangeability=lambda full, shapes: read_exchangeability(laws, simulate, full, shapes),
     )
@@ -113,7 +114,7 @@ class _Paths:
     @cached_property
     def _interpreted(self) -> tuple[dict[str, SiteLaw], Trail]:
         trail = Trail()
-        return self._laws.interpret(trail=trail)[0], trail
+        return self._laws.interpret(trail=trail).laws, trail
 
     def __call__(self, child: str, scalar: int, parent: str, first: int, count: int) -> list[Step] | None:
         found, trail = self._interpreted

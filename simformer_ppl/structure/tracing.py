@@ -10,12 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 import numpyro.distributions as dist
-from numpyro import handlers
-from numpyro.primitives import Messenger
 
-Message = dict[str, Any]
+from simformer_ppl.structure.running import Message, Run, innermost, run
 
 
 @dataclass(frozen=True)
@@ -60,12 +57,18 @@ class ModelTrace:
         Plate sizes.
     num_keys
         Number of calls of ``numpyro.prng_key``.
+    params
+        Names of ``numpyro.param`` statements.
+    seeded
+        Sites that the model itself seeds.
     """
 
     sites: dict[str, TracedSite]
     factors: tuple[str, ...]
     plates: dict[str, int]
     num_keys: int
+    params: tuple[str, ...] = ()
+    seeded: tuple[str, ...] = ()
 
     @property
     def random(self) -> dict[str, TracedSite]:
@@ -76,79 +79,6 @@ class ModelTrace:
     def deterministic(self) -> dict[str, TracedSite]:
         """The deterministic sites."""
         return {name: site for name, site in self.sites.items() if site.is_deterministic}
-
-
-class Unconditioned(Messenger):
-    """Forget observations, as ``numpyro.handlers.uncondition`` does, but leave factors and scanned sites alone.
-
-    NumPyro replays the sites of a scan after the loop has run: by then their values have been used.
-    Also refuses what cannot be simulated.
-    """
-
-    def process_message(self, msg: Message) -> None:
-        """Refuse, or forget the observation."""
-        if msg["type"] == "plate":
-            size, subsample_size = msg["args"]
-            if subsample_size is not None and subsample_size != size:
-                raise ValueError(
-                    f"plate {msg['name']!r} draws a subsample of {subsample_size} out of {size}: a model of all the "
-                    "elements is needed, leave subsample_size out"
-                )
-        if msg["type"] != "sample" or msg.get("_control_flow_done", False):
-            return
-        _refuse_unsimulable(msg["name"], innermost(msg["fn"]))
-        if msg["is_observed"] and not is_factor(msg["fn"]):
-            msg["is_observed"] = False
-            msg["infer"] = {**msg["infer"], "was_observed": True, "observed_shape": jnp.shape(msg["value"])}
-            msg["value"] = None
-
-
-def _refuse_unsimulable(name: str, fn: Any) -> None:
-    if isinstance(fn, dist.ImproperUniform):
-        raise ValueError(f"site {name!r} is ImproperUniform, which cannot be simulated: give it a proper prior")
-    if isinstance(fn, dist.IntervalCensoredDistribution):
-        raise ValueError(
-            f"site {name!r} is interval censored: its values are pairs of bounds, which NumPyro does not simulate. "
-            "Write the uncensored distribution, and give the bounds as between(low, high) when conditioning"
-        )
-
-
-class CountedKeys(Messenger):
-    """Hand out given keys, one per call of ``numpyro.prng_key``."""
-
-    def __init__(self, keys: Any = None):
-        super().__init__(None)
-        self.keys, self.count = keys, 0
-
-    def process_message(self, msg: Message) -> None:
-        """Answer the call."""
-        if msg["type"] != "prng_key":
-            return
-        if self.keys is not None and self.count < len(self.keys):
-            msg["value"] = self.keys[self.count]
-        self.count += 1
-
-
-class Placeholders(Messenger):
-    """Give continuous sites zeros for values: where only shapes are wanted, tracing the samplers is most of the work.
-
-    Distributions that are not NumPyro's may have any dtype, and are drawn from.
-    """
-
-    def process_message(self, msg: Message) -> None:
-        """Answer a sample statement that has no value yet."""
-        if msg["type"] != "sample" or msg["value"] is not None:
-            return
-        fn = innermost(msg["fn"])
-        if type(fn).__module__.startswith("numpyro.") and not isinstance(fn, dist.Delta) and not fn.is_discrete:
-            msg["value"] = jnp.zeros((*msg["kwargs"].get("sample_shape", ()), *msg["fn"].shape()))
-
-
-def innermost(fn: Any) -> Any:
-    """The distribution inside ``Independent``, ``Masked`` and ``Expanded``."""
-    while isinstance(fn, (dist.Independent, dist.MaskedDistribution, dist.ExpandedDistribution)):
-        fn = fn.base_dist
-    return fn
 
 
 def elementary(fn: Any) -> Any:
@@ -181,14 +111,10 @@ def trace_abstractly(model: Callable[..., Any], args: Sequence[Any], kwargs: dic
     """Trace a model, unconditioned, without computing anything."""
     traced: list[ModelTrace] = []
 
-    def shapes_only(*args: Any, **kwargs: Any) -> None:
-        with Placeholders():
-            model(*args, **kwargs)
+    def shapes(key: jax.Array, zero: jax.Array) -> None:
+        traced.append(_model_trace(*run(model, args, kwargs, key, placeholder=zero)))
 
-    def run() -> None:
-        traced.append(trace_with_key(shapes_only, args, kwargs, jax.random.key(0))[0])
-
-    jax.eval_shape(run)
+    jax.eval_shape(shapes, jax.random.key(0), jnp.zeros(()))
     return traced[0]
 
 
@@ -196,20 +122,11 @@ def trace_with_key(
     model: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], key: jax.Array
 ) -> tuple[ModelTrace, dict[str, Message]]:
     """Trace a model, unconditioned, simulating it with a key."""
-    keys = CountedKeys()
-    # validation computes, even here, wherever an argument of a distribution is known
-    with (
-        numpyro.validation_enabled(False),
-        handlers.trace() as messages,
-        handlers.seed(rng_seed=key),
-        Unconditioned(),
-        keys,
-    ):
-        model(*args, **kwargs)
-    return _model_trace(messages, keys.count), messages
+    messages, handler = run(model, args, kwargs, key)
+    return _model_trace(messages, handler), messages
 
 
-def _model_trace(messages: dict[str, Message], num_keys: int) -> ModelTrace:
+def _model_trace(messages: dict[str, Message], handler: Run) -> ModelTrace:
     sites: dict[str, TracedSite] = {}
     factors = []
     for name, msg in messages.items():
@@ -219,9 +136,16 @@ def _model_trace(messages: dict[str, Message], num_keys: int) -> ModelTrace:
             if is_factor(msg["fn"]):
                 factors.append(name)
             else:
-                sites[name] = _sample_site(msg)
+                sites[name] = _sample_site(msg, handler.observations)
     plates = {frame.name: frame.size for msg in messages.values() for frame in _frames(msg)}
-    return ModelTrace(_fold_masked_observations(sites), tuple(factors), plates, num_keys)
+    return ModelTrace(
+        sites=_fold_masked_observations(sites),
+        factors=tuple(factors),
+        plates=plates,
+        num_keys=handler.num_keys,
+        params=tuple(dict.fromkeys(handler.params)),
+        seeded=tuple(dict.fromkeys(handler.seeded)),
+    )
 
 
 def _fold_masked_observations(sites: dict[str, TracedSite]) -> dict[str, TracedSite]:
@@ -244,11 +168,12 @@ def _is_masked_observation(name: str, sites: dict[str, TracedSite]) -> bool:
     return are_random and whole is not None and whole.is_deterministic
 
 
-def _sample_site(msg: Message) -> TracedSite:
+def _sample_site(msg: Message, observations: dict[str, Any]) -> TracedSite:
     name, fn = msg["name"], msg["fn"]
     shape = jnp.broadcast_shapes(jnp.shape(msg["value"]), fn.shape(msg["kwargs"].get("sample_shape", ())))
     plates, dims = _dims(name, shape, fn.event_dim, _frames(msg))
-    _warn_if_observed_differently(name, msg["infer"].get("observed_shape"), shape)
+    if observations.get(name) is not None:
+        _warn_if_observed_differently(name, jnp.shape(observations[name]), shape)
     return TracedSite(
         name=name,
         shape=tuple(shape),
@@ -258,14 +183,12 @@ def _sample_site(msg: Message) -> TracedSite:
         event_dim=fn.event_dim,
         distribution=type(innermost(fn)).__name__,
         num_categories=_num_categories(innermost(fn)),
-        is_observed=bool(msg["is_observed"] or msg["infer"].get("was_observed", False)),
+        is_observed=bool(msg["is_observed"] or name in observations),
         is_auxiliary=bool(msg["infer"].get("is_auxiliary", False)),
     )
 
 
-def _warn_if_observed_differently(name: str, observed: tuple[int, ...] | None, shape: tuple[int, ...]) -> None:
-    if observed is None:
-        return
+def _warn_if_observed_differently(name: str, observed: tuple[int, ...], shape: tuple[int, ...]) -> None:
     padded = (1,) * (len(shape) - len(observed)) + observed
     if len(padded) != len(shape) or any(had not in (1, size) for had, size in zip(padded, shape, strict=True)):
         warnings.warn(
