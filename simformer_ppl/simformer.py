@@ -61,8 +61,10 @@ class Simformer:
     dims
         Names of the axes by site, where the plates do not name them, or by array argument of the model.
     attention
-        ``"moral"`` (each example's mask from the model's graph and from what is given), ``"dense"``, ``"directed"``
-        (the published variant, biased, for comparison), a bool matrix ``[tokens, tokens]`` with row = query, or a JAX
+        ``"moral"`` (each example's mask from the model's graph and from what is given), ``"contextual"`` (from the
+        given discrete values too: with ``z`` given, ``m[z]`` reads one element; see
+        :attr:`~simformer_ppl.structure.ModelStructure.contexts`), ``"dense"``, ``"directed"`` (the published variant,
+        biased, for comparison), a bool matrix ``[tokens, tokens]`` with row = query, or a JAX
         function ``(conditioned[tokens], values by site) -> mask`` of one example, in which what is not given holds a
         constant inside its support.
     share_exchangeable
@@ -402,7 +404,7 @@ class Simformer:
         known = token_relations(self.structure.adjacency, self.structure.moral())
         if self.share_exchangeable:
             return np.concatenate([known, same_element(self.structure)[None]])
-        return known if isinstance(self.attention, str) and self.attention == "moral" else None
+        return known if isinstance(self.attention, str) and self.attention in ("moral", "contextual") else None
 
     def _configuration(self) -> dict[str, Any]:
         return {

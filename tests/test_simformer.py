@@ -30,7 +30,7 @@ def test_observations_passed_as_arguments_are_not_used_in_simulations():
     assert abs(simformer.simulate(jax.random.key(0), 100)["y"].values).max() < 50
 
 
-@pytest.mark.parametrize("attention", ["dense", "directed", lambda c, v: jnp.ones((7, 7), bool)])
+@pytest.mark.parametrize("attention", ["dense", "directed", "contextual", lambda c, v: jnp.ones((7, 7), bool)])
 def test_every_kind_of_attention_trains_and_draws(attention):
     simformer = Simformer(chain_model, attention=attention, network=SMALL).fit(jax.random.key(0), 100, **SHORT)
     assert simformer.condition(y=0.0).draw(jax.random.key(0), (4,))["b"].shape == (4, 3)

@@ -79,7 +79,8 @@ class Value:
     ):
         self.shape = tuple(shape)
         self.dtype = dtype
-        self.reads = reads
+        # an element taken out of an object array is a plain int, which numpy would make an array of 64 bits of
+        self.reads = reads if reads is None or reads.dtype == object else reads.astype(object)
         self.zero = zero if zero is not None and zero.any() else None
         self.origin: tuple[Any, list[Value]] | None = None
         self.recipe: Recipe | None = None

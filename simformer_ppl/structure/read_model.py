@@ -120,8 +120,8 @@ def _read(
         line = line_of_error(error)
         where = f"at {line} " if line else ""
         reason = (
-            f"the model asks {where}for the value of a random site while it is traced, as a Python `if` does: each "
-            "scalar is taken to read all before it"
+            f"the model asks {where}for the value of a random site while it is traced, as a Python `if` does: its "
+            "graph is dense, each scalar is taken to read all before it"
         )
         detail = str(error).splitlines()[0]
     warnings.warn(f"{reason} ({detail}). Use jnp.where or jax.lax.cond for a sharper graph.", stacklevel=3)
@@ -167,9 +167,9 @@ def _token_names(
     return tuple(name for name in trace.sites if name in chosen)
 
 
-def _blocks(trace: ModelTrace, reading: Reading, names: Collection[str]) -> dict[str, Block]:
-    """A block per noise source and node, in the order of the scalar graph."""
-    blocks = {f"noise {index}": Block(1, is_token=False, is_noise=True) for index in range(reading.num_noise)}
+def _blocks(trace: ModelTrace, reading: Reading, names: Collection[str]) -> dict[str | int, Block]:
+    """A block per noise source (by number) and node (by name), in the order of the scalar graph."""
+    blocks: dict[str | int, Block] = {i: Block(1, is_token=False, is_noise=True) for i in range(reading.num_noise)}
     for name in reading.nodes:
         size, (support, _) = trace.sites[name].size, reading.supports[name]
         if name not in names or acts_per_scalar(support):
@@ -200,7 +200,9 @@ def _token_shape(site: TracedSite, support: constraints.Constraint) -> tuple[int
         ) from None
 
 
-def _sites(trace: ModelTrace, reading: Reading, names: Collection[str], blocks: Mapping[str, Block]) -> dict[str, Site]:
+def _sites(
+    trace: ModelTrace, reading: Reading, names: Collection[str], blocks: Mapping[str | int, Block]
+) -> dict[str, Site]:
     out, start = {}, 0
     for name in names:
         traced, (support, is_static) = trace.sites[name], reading.supports[name]

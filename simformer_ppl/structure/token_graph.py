@@ -57,16 +57,16 @@ class TokenGraph:
     Attributes
     ----------
     blocks
-        By site, in the order of the graph; noise sources first.
+        By name of the site, in the order of the graph; noise sources, by number, first.
     full
         The graph.
     """
 
-    blocks: Mapping[str, Block]
+    blocks: Mapping[str | int, Block]
     full: Graph
 
     @classmethod
-    def of_scalars(cls, scalars: Graph, blocks: Mapping[str, Block]) -> "TokenGraph":
+    def of_scalars(cls, scalars: Graph, blocks: Mapping[str | int, Block]) -> "TokenGraph":
         """From the graph over scalars."""
         return cls(blocks, tokenise(scalars, list(blocks.values())))
 
@@ -92,7 +92,7 @@ class TokenGraph:
         """Sites that are no tokens, and that the law of a token reads."""
         reads, start, found = self.full[self.kept[token]], 0, []
         for name, block in self.blocks.items():
-            if not block.is_token and not block.is_noise and reads >> start & ((1 << block.num_tokens) - 1):
+            if isinstance(name, str) and not block.is_token and reads >> start & ((1 << block.num_tokens) - 1):
                 found.append(name)
             start += block.num_tokens
         return found

@@ -18,7 +18,7 @@ AttentionFunction = Callable[[Bool[Array, "#batch tokens"], Float[Array, "batch 
 OwnAttention = Callable[[Bool[Array, " tokens"], dict[str, Array]], Bool[Array, "tokens tokens"]]
 """``(conditioned, values by site) -> mask`` of one example. What is not given holds a constant inside its support."""
 
-Attention = Literal["moral", "dense", "directed"] | Bool[np.ndarray, "tokens tokens"] | OwnAttention
+Attention = Literal["moral", "contextual", "dense", "directed"] | Bool[np.ndarray, "tokens tokens"] | OwnAttention
 
 
 def attention_function(attention: Attention, structure: ModelStructure, layout: TokenLayout) -> AttentionFunction:
@@ -46,14 +46,15 @@ def attention_function(attention: Attention, structure: ModelStructure, layout: 
     if isinstance(attention, str):
         if attention == "dense":
             return lambda conditioned, given: jnp.ones((1, tokens, tokens), bool)
-        if attention == "moral" and structure.contexts is not None:
+        if attention == "contextual" and structure.contexts is not None:
             return _of_values(_in_context(structure), layout)
-        kinds = {"moral": attention_mask, "directed": directed_attention_mask}
+        kinds = {"moral": attention_mask, "contextual": attention_mask, "directed": directed_attention_mask}
         if attention in kinds:
             moral = jnp.asarray(structure.moral())
             return lambda conditioned, given: kinds[attention](moral, conditioned)
         raise ValueError(
-            f"attention: expected 'moral', 'dense', 'directed', a matrix or a function, got {attention!r}."
+            f"attention: expected 'moral', 'contextual', 'dense', 'directed', a matrix or a function, got "
+            f"{attention!r}."
         )
     matrix = np.asarray(attention)
     if matrix.shape != (tokens, tokens) or matrix.dtype != bool:

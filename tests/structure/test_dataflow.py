@@ -110,6 +110,9 @@ SHARP = {
     "known solve": lambda x: jnp.linalg.solve(jnp.eye(3) * 2, x[:3]),
     "diagonal inverse": lambda x: jnp.linalg.inv(jnp.diag(jnp.exp(x[:3]))),
     "block inverse": lambda x: jnp.linalg.inv(blocks(x)),
+    "median": lambda x: jnp.median(x)[None],
+    "polynomial": lambda x: jnp.polyval(jnp.array([1.0, 2, 3]), x),
+    "fourier of rows": lambda x: jnp.abs(jnp.fft.fft(grid(x))),
     "batched solve": lambda x: jnp.linalg.solve(
         jnp.stack([jnp.diag(jnp.exp(x[:2])), jnp.eye(2) + 1.0]), x[2:].reshape(2, 2, 1)
     ),

@@ -21,7 +21,7 @@ _SUMS = "add sub add_any or xor max min"
 _NARY = (
     "pow atan2 rem nextafter complex polygamma igamma igammac igamma_grad_a random_gamma_grad "
     "regularized_incomplete_beta zeta eq ne lt le gt ge eq_to lt_to le_to shift_left shift_right_arithmetic "
-    "shift_right_logical clamp select_if_vmap"
+    "shift_right_logical clamp select_if_vmap polynomial"
 )
 
 

@@ -133,7 +133,16 @@ def _dense_per_matrix(flow: Any, eqn: Any, values: list[Value]) -> list[Value]:
     ]
 
 
-@rule("custom_root fft unvmap_any unvmap_all unvmap_max")
+@rule("fft")
+def _fourier(flow: Any, eqn: Any, values: list[Value]) -> list[Value]:
+    """Every output reads the whole of the transformed axes, which are the last."""
+    value = values[0]
+    axes = tuple(range(len(value.shape) - len(eqn.params["fft_lengths"]), len(value.shape)))
+    shape = eqn.outvars[0].aval.shape
+    return [Value(shape, reads=np.broadcast_to(bitsets.union_over(value.sets(), axes, keepdims=True), shape))]
+
+
+@rule("custom_root unvmap_any unvmap_all unvmap_max")
 def _dense(flow: Any, eqn: Any, values: list[Value]) -> list[Value]:
     return flow.dense(eqn, values)
 
