@@ -3,7 +3,8 @@
 Every value carries, per element, the set of input scalars it may read. Reading is by value, not by derivative: a sign,
 a comparison or the index of a gather counts. Constants are propagated (they resolve indices, loop counters and
 predicates), and so are structural zeros (``A @ x`` reads no ``x[j]`` where ``A[:, j]`` is zero). An absent element of a
-set is proven; a present one is possible.
+set is proven; a present one is possible. Proven for finite numbers: zero times anything counts as zero, whose sign
+nothing is taken to ask for.
 """
 
 from collections import Counter

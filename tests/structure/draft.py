@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import jax
@@ -29,7 +30,22 @@ def with_custom_vjp(x):
 
 
 with_custom_vjp.defvjp(lambda x: (with_custom_vjp(x), x), lambda x, g: (g * (1 + x**2),))
-SCOPE = {"np": np, "jnp": jnp, "jax": jax, "lax": lax, "with_custom_jvp": with_custom_jvp, "with_custom_vjp": with_custom_vjp}
+
+
+def cycled(array, shape):
+    """As many elements as the shape has, from the start again after the last."""
+    return jnp.ravel(array)[np.arange(prod(shape)) % array.size].reshape(shape)
+
+
+SCOPE = {
+    "np": np,
+    "jnp": jnp,
+    "jax": jax,
+    "lax": lax,
+    "cycled": cycled,
+    "with_custom_jvp": with_custom_jvp,
+    "with_custom_vjp": with_custom_vjp,
+}
 
 
 class Draft:
@@ -48,7 +64,10 @@ class Draft:
         def run(*values):
             return eval(expression, {**SCOPE, **dict(zip(names, values, strict=True))})
 
-        struct = jax.eval_shape(run, *self.structs.values())
+        try:
+            struct = jax.eval_shape(run, *self.structs.values())
+        except (TypeError, ValueError):  # the shapes that were drawn do not fit
+            return None
         if struct.size > LARGEST or struct.size == 0:
             return None
         name = f"v{len(self.lines)}"
@@ -100,14 +119,13 @@ class Draft:
             size = {0: (), 1: (self.integer(2, 6),)}.get(ndim, (self.integer(2, 4), self.integer(2, 4)))
             if ndim == 3:
                 size = (2, *size)
-            total = int(np.prod(size))
-            name = self.emit(f"jnp.resize({self.floats(1)}, {(total,)}).reshape({size})", "resize")
+            name = self.emit(f"cycled({self.floats(1)}, {size})", "resize")
         return name
 
     def vector(self, size: int) -> str:
         """A float vector of a given length."""
         name = self.pick(lambda s: s.shape == (size,) and jnp.issubdtype(s.dtype, jnp.floating))
-        return name or self.emit(f"jnp.resize({self.floats(1)}, {(size,)})", "resize")
+        return name or self.emit(f"cycled({self.floats(1)}, {(size,)})", "resize")
 
     def like(self, name: str) -> str:
         """A float variable that broadcasts with another."""
@@ -132,7 +150,7 @@ class Draft:
 
     def square(self, n: int) -> str:
         """A square matrix, with structural zeros or without."""
-        rows = f"jnp.resize({self.floats(1)}, ({n * n},)).reshape({n}, {n})"
+        rows = f"cycled({self.floats(1)}, ({n}, {n}))"
         return self.choose([f"jnp.tanh({rows})", f"jnp.where({self.mask((n, n))}, jnp.tanh({rows}), 0.0)"])
 
     def lower(self, n: int) -> str:

@@ -46,7 +46,7 @@ templates(
     times_known=lambda d, a: f"{a} * {d.array(d.shape(a))}",
     plus_known=lambda d, a: f"{a} * {d.array(d.shape(a))} + {d.array(d.shape(a))}",
     times_zero=lambda d, a: f"({a} * {d.array(d.shape(a))}) * ({d.like(a)} * {d.array(d.shape(a))})",
-    max_zero=lambda d, a: f"jnp.{d.choose(['maximum', 'minimum', 'arctan2', 'hypot', 'logaddexp'])}({a}, {d.like(a)})",
+    max_zero=lambda d, a: f"jnp.{d.choose(['maximum', 'minimum', 'hypot', 'logaddexp'])}({a}, {d.like(a)})",
     reduce=lambda d, a: f"jnp.{d.choose(['mean', 'max', 'min', 'sum', 'std', 'var'])}({a}, axis={d.axis(a)})",
     reduce_all=lambda d, a: f"jnp.{d.choose(['mean', 'max', 'min', 'median', 'ptp'])}({a})",
     product=lambda d, a: f"jnp.prod(jnp.tanh({a}), axis={d.axis(a)})",
@@ -75,27 +75,31 @@ templates(
     tile="jnp.tile({a}, 2)",
     repeat=lambda d, a: f"jnp.repeat({a}, {d.integer(1, 2)}, axis={d.axis(a)})",
     pad=lambda d, a: (
-        f"jnp.pad({a}, {d.integer(1, 2)}, mode={d.choose(['constant', 'edge', 'reflect', 'symmetric', 'wrap', 'mean'])!r})"
+        f"jnp.pad({a}, {d.integer(1, 2)}, "
+        f"mode={d.choose(['constant', 'edge', 'reflect', 'symmetric', 'wrap', 'mean'])!r})"
     ),
-    lax_pad=lambda d, a: f"lax.pad({a}, jnp.sum({d.floats(1)}), [({d.integer(-1, 2)}, 1, {d.integer(0, 1)})] * {a}.ndim)",
+    lax_pad=lambda d, a: (
+        f"lax.pad({a}, jnp.sum({d.floats(1)}), [({d.integer(-1, 2)}, 1, {d.integer(0, 1)})] * {a}.ndim)"
+    ),
     sort=lambda d, a: f"jnp.sort({a}, axis={d.axis(a)})",
     argsort=lambda d, a: f"jnp.argsort({a}, axis={d.axis(a)}).astype(float)",
-    sort_by=lambda d, a: f"lax.sort_key_val({a}, {a} * {d.array(d.shape(a))}, dimension={d.axis(a)})[{d.integer(0, 1)}]",
-    top_k=lambda d, a: f"lax.top_k({a}, 1)[{d.integer(0, 1)}].astype(float)",
+    sort_by=lambda d, a: (
+        f"lax.sort_key_val({a}, {a} * {d.array(d.shape(a))}, dimension={d.axis(a)})[{d.integer(0, 1)}]"
+    ),
+    # top_k and arctan2 tell -0.0 from 0.0: the sign of a structural zero is not followed
+    top_k=lambda d, a: f"lax.top_k(jnp.where({a} == 0, 0.0, {a}), 1)[{d.integer(0, 1)}].astype(float)",
     quantile=lambda d, a: f"jnp.quantile({a}, {d.choose([0.2, 0.5])}, axis={d.axis(a)})",
     where=lambda d, a: f"jnp.where({d.like(a)} > 0, {a}, {d.choose(['0.0', '1.0', d.like(a)])})",
     where_known=lambda d, a: f"jnp.where({d.mask(d.shape(a))}, {a}, {d.choose(['0.0', d.like(a)])})",
     select=lambda d, a: f"jnp.select([{a} > 1, {d.mask(d.shape(a))}], [{a}, 0.5 * {a}], {d.like(a)})",
-    search=lambda d, a: f"jnp.searchsorted({d.choose(['jnp.array([-1.0, 0, 1])', f'jnp.sort({d.floats(1)})'])}, {a}) * 0.5",
-    digitize=lambda d, a: f"jnp.digitize({a}, jnp.array([-0.5, 0.2])).astype(float)",
-    interp=lambda d, a: (
-        f"jnp.interp({a}, jnp.linspace(-1, 1, 4), {d.choose([d.array((4,)), d.vector(4)])})"
+    search=lambda d, a: (
+        f"jnp.searchsorted({d.choose(['jnp.array([-1.0, 0, 1])', f'jnp.sort({d.floats(1)})'])}, {a}) * 0.5"
     ),
+    digitize=lambda d, a: f"jnp.digitize({a}, jnp.array([-0.5, 0.2])).astype(float)",
+    interp=lambda d, a: f"jnp.interp({a}, jnp.linspace(-1, 1, 4), {d.choose([d.array((4,)), d.vector(4)])})",
     one_hot=lambda d, a: f"jax.nn.one_hot(jnp.argmax({a}, axis={d.axis(a)}), 3)",
     one_hot_cast="jax.nn.one_hot(jnp.clip({a} + 1, 0, 2).astype(int), 3)",
-    take_along=lambda d, a: (
-        f"jnp.take_along_axis({a}, jnp.argsort({a}, axis={(k := d.axis(a))}), axis={k})"
-    ),
+    take_along=lambda d, a: f"jnp.take_along_axis({a}, jnp.argsort({a}, axis={(k := d.axis(a))}), axis={k})",
     take_along_known=lambda d, a: (
         f"jnp.take_along_axis({a}, jnp.argsort({d.array(d.shape(a))}, axis={(k := d.axis(a))}), axis={k})"
     ),
@@ -105,7 +109,8 @@ templates(
         f"mode={d.choose(['clip', 'wrap', 'fill'])!r}, fill_value=0.0)"
     ),
     put_along=lambda d, a: (
-        f"jnp.put_along_axis({a}, jnp.argmax({a}, axis={(k := d.axis(a))}, keepdims=True), 0.5, axis={k}, inplace=False)"
+        f"jnp.put_along_axis({a}, jnp.argmax({a}, axis={(k := d.axis(a))}, "
+        f"keepdims=True), 0.5, axis={k}, inplace=False)"
     ),
     jit=lambda d, a: f"jax.jit(lambda c: {d.choose(['jnp.sin(c) * 0.5', 'c[::2]', 'jnp.flip(c, 0)'])})({a})",
     checkpoint="jax.checkpoint(lambda c: jnp.sin(c) ** 2)({a})",
@@ -115,7 +120,8 @@ templates(
     stop_gradient="lax.stop_gradient({a})",
     nan_to_num="jnp.nan_to_num({a})",
     reduce_window=lambda d, a: (
-        f"lax.reduce_window({a}, {d.choose(['-jnp.inf, lax.max', '0.0, lax.add'])}, (2,) * {a}.ndim, (1,) * {a}.ndim, 'SAME')"
+        f"lax.reduce_window({a}, {d.choose(['-jnp.inf, lax.max', '0.0, lax.add'])}, "
+        f"(2,) * {a}.ndim, (1,) * {a}.ndim, 'SAME')"
     ),
     general_reduce=lambda d, a: f"lax.reduce({a}, 0.0, lambda p, q: jnp.hypot(p, q), ({d.axis(a)},))",
     fold_key=lambda d, a: (
@@ -148,6 +154,7 @@ templates(
     apply=lambda d, a: f"{a}.at[{d.indices(2, d.shape(a)[0])}].apply(lambda c: jnp.sin(c) + 1)",
     at_power=lambda d, a: f"jnp.tanh({a}).at[{d.indices(2, d.shape(a)[0])}].power(2.0)",
     set_slice=lambda d, a: f"{a}.at[1:].{d.choose(['set', 'add', 'multiply'])}({a}[:-1])",
+    arctan2=lambda d, a: f"jnp.arctan2({a}, 1.5 + jnp.sin({d.like(a)}))",
     set_mask=lambda d, a: f"{a}.at[{d.mask(d.shape(a))}].set(0.0)",
     dynamic_slice=lambda d, a: f"lax.dynamic_slice({a}, ({d.integer(-1, 3)},), (2,))",
     dynamic_slice_unknown=lambda d, a: f"lax.dynamic_slice({a}, ({d.unknown_scalar(-1, 3)},), (2,))",
@@ -172,7 +179,7 @@ templates(
     lower_ones="jnp.tri({a}.shape[0]) @ {a}",
     polynomial="jnp.polyval({a}[:3], jnp.linspace(-1, 1, 4))",
     trapezoid="jnp.trapezoid({a})",
-    reshape=lambda d, a: f"jnp.resize({a}, (6,)).reshape({d.choose(['2, 3', '3, 2', '1, 6', '2, 1, 3'])})",
+    reshape=lambda d, a: f"cycled({a}, ({d.choose(['2, 3', '3, 2', '1, 6', '2, 1, 3'])}))",
     meshgrid="jnp.meshgrid({a}[:3], {a}[-2:])[0]",
     unique_sized="jnp.unique({a}, size=3)",
     nonzero_sized="jnp.nonzero({a} > 0, size=2)[0].astype(float)",
@@ -194,45 +201,68 @@ templates(
         f"jax.vmap(lambda c, i: c[i], in_axes=(1, 0))({a}, {d.unknown(d.shape(a)[1], 0, d.shape(a)[0] - 1)})"
     ),
     vmap_set=lambda d, a: (
-        f"jax.vmap(lambda row, i: row.at[i].{d.choose(['set', 'add'])}(0.3))({a}, {d.indices(d.shape(a)[0], d.shape(a)[1])})"
+        f"jax.vmap(lambda row, i: row.at[i].{d.choose(['set', 'add'])}(0.3))({a}, "
+        f"{d.indices(d.shape(a)[0], d.shape(a)[1])})"
     ),
     vmap_set_unknown=lambda d, a: (
         f"jax.vmap(lambda row, i: row.at[i].add(row[0]))({a}, {d.unknown(d.shape(a)[0], 0, d.shape(a)[1])})"
     ),
     vmap_slice=lambda d, a: (
-        f"jax.vmap(lambda row, i: lax.dynamic_slice(row, (i,), (1,)))({a}, {d.choose([d.indices, lambda n, m: d.unknown(n, 0, m)])(d.shape(a)[0], d.shape(a)[1])})"
+        f"jax.vmap(lambda row, i: lax.dynamic_slice(row, (i,), (1,)))({a}, "
+        f"{d.choose([d.indices, lambda n, m: d.unknown(n, 0, m)])(d.shape(a)[0], d.shape(a)[1])})"
     ),
     vmap_update=lambda d, a: (
-        f"jax.vmap(lambda row, i: lax.dynamic_update_slice(row, row[:1] * 0.5, (i,)))({a}, {d.indices(d.shape(a)[0], d.shape(a)[1])})"
+        "jax.vmap(lambda row, i: lax.dynamic_update_slice(row, row[:1] "
+        f"* 0.5, (i,)))({a}, {d.indices(d.shape(a)[0], d.shape(a)[1])})"
     ),
-    set_column=lambda d, a: f"{a}.at[:, {d.integer(0, 1)}].{d.choose(['set', 'add', 'multiply', 'max'])}({d.choose(['0.0', '0.4'])})",
+    set_column=lambda d, a: (
+        f"{a}.at[:, {d.integer(0, 1)}].{d.choose(['set', 'add', 'multiply', 'max'])}({d.choose(['0.0', '0.4'])})"
+    ),
     set_pairs=lambda d, a: (
-        f"{a}.at[{d.indices(2, d.shape(a)[0])}, {d.indices(2, d.shape(a)[1], True)}].{d.choose(['set', 'add', 'multiply'])}"
+        f"{a}.at[{d.indices(2, d.shape(a)[0])}, "
+        f"{d.indices(2, d.shape(a)[1], True)}].{d.choose(['set', 'add', 'multiply'])}"
         f"({d.vector(2)})"
     ),
     set_row_unknown=lambda d, a: f"{a}.at[{d.unknown_scalar(-1, d.shape(a)[0])}].{d.choose(['set', 'add'])}({a}[0])",
     slice_matrix=lambda d, a: f"{a}[{d.choose(['::-1, :1', '1:, ::2', ':, None, 0', '..., -1'])}]",
-    dynamic_slice_matrix=lambda d, a: f"lax.dynamic_slice({a}, ({d.choose([d.integer(0, 2), d.unknown_scalar(0, 2)])}, {d.integer(0, 2)}), (1, 2))",
+    dynamic_slice_matrix=lambda d, a: (
+        f"lax.dynamic_slice({a}, ({d.choose([d.integer(0, 2), d.unknown_scalar(0, 2)])}, {d.integer(0, 2)}), (1, 2))"
+    ),
     product_known=lambda d, a: f"{d.array((2, d.shape(a)[0]), 0.6)} @ {a} * 0.5",
     gram="jnp.tanh({a} @ {a}.T)",
-    einsum=lambda d, a: f"jnp.einsum({d.choose(['ij,ij->i', 'ij,ij->j', 'ij,ij->ij', 'ij,ik->jk', 'ij,kj->ik'])!r}, {a}, {a} * {d.array(d.shape(a))})",
+    einsum=lambda d, a: (
+        f"jnp.einsum({d.choose(['ij,ij->i', 'ij,ij->j', 'ij,ij->ij', 'ij,ik->jk', 'ij,kj->ik'])!r}, "
+        f"{a}, {a} * {d.array(d.shape(a))})"
+    ),
     batched_product=lambda d, a: f"jnp.einsum('bi,bj->bij', {a}, {a} * {d.array(d.shape(a))})[:, 0]",
     tensordot=lambda d, a: f"jnp.tensordot({a}, {d.array((2, *d.shape(a)), 0.6)}, axes=[[0, 1], [1, 2]])",
     triangle=lambda d, a: f"jnp.{d.choose(['triu', 'tril'])}({a}, {d.integer(-1, 1)})",
     trace="jnp.trace({a})[None]",
     swap="jnp.swapaxes({a}, 0, 1)",
     kron="jnp.kron({a}[:2, :2], jnp.eye(2))",
-    cross="jnp.cross(jnp.resize({a}, (2, 3)), jnp.array([1.0, 0, 0]))",
+    cross="jnp.cross(cycled({a}, (2, 3)), jnp.array([1.0, 0, 0]))",
     covariance="jnp.cov({a})",
     norm=lambda d, a: f"jnp.linalg.norm({a}, axis={d.axis(a)})",
-    scan_rows=lambda d, a: f"lax.scan(lambda c, row: ({d.body('(0.3 * c + row)', d.shape(a)[1])}, c * 2), {d.vector(d.shape(a)[1])}, {a}, reverse={d.choose([True, False])})[1]",
-    image_convolution=lambda d, a: f"lax.conv_general_dilated({a}[None, None], {d.array((1, 1, 2, 2))}, (1, 1), 'SAME')[0, 0]",
-    unknown_kernel=lambda d, a: f"lax.conv_general_dilated({d.array((1, 1, 3, 3))}, {a}[None, None, :2, :2], (1, 1), 'VALID')[0, 0]",
-    grouped_convolution=lambda d, a: f"lax.conv_general_dilated({a}[None], {d.array(d.shape(a))}[:, None, :2], (1,), 'SAME', feature_group_count={d.shape(a)[0]})[0]",
+    scan_rows=lambda d, a: (
+        f"lax.scan(lambda c, row: ({d.body('(0.3 * c + row)', d.shape(a)[1])}, c * "
+        f"2), {d.vector(d.shape(a)[1])}, {a}, reverse={d.choose([True, False])})[1]"
+    ),
+    image_convolution=lambda d, a: (
+        f"lax.conv_general_dilated({a}[None, None], {d.array((1, 1, 2, 2))}, (1, 1), 'SAME')[0, 0]"
+    ),
+    unknown_kernel=lambda d, a: (
+        f"lax.conv_general_dilated({d.array((1, 1, 3, 3))}, {a}[None, None, :2, :2], (1, 1), 'VALID')[0, 0]"
+    ),
+    grouped_convolution=lambda d, a: (
+        f"lax.conv_general_dilated({a}[None], {d.array(d.shape(a))}[:, "
+        f"None, :2], (1,), 'SAME', feature_group_count={d.shape(a)[0]})[0]"
+    ),
     vmap_sort_search="jax.vmap(lambda row: jnp.searchsorted(jnp.sort(row), 0.2))({a}) * 0.5",
     lexsort="jnp.lexsort(({a}[0], {a}[1])).astype(float)",
     pool="lax.reduce_window({a}, -jnp.inf, lax.max, (2, 1), (1, 1), 'SAME')",
-    pool_gradient="jax.grad(lambda c: jnp.sum(lax.reduce_window(c, -jnp.inf, lax.max, (2, 1), (1, 1), 'SAME') ** 2))({a})",
+    pool_gradient=(
+        "jax.grad(lambda c: jnp.sum(lax.reduce_window(c, -jnp.inf, lax.max, (2, 1), (1, 1), 'SAME') ** 2))({a})"
+    ),
     vmap_roll=lambda d, a: f"jax.vmap(lambda c: jnp.roll(c, 1) * c[0], in_axes={(k := d.axis(a))}, out_axes={k})({a})",
 )
 
@@ -241,7 +271,10 @@ templates(
 def solve_triangular(d):
     n = d.integer(2, 4)
     lower, right = d.lower(n), d.choose([d.vector(n), f"{d.array((n, 2))} * {d.vector(n)}[:, None]"])
-    return f"jax.scipy.linalg.solve_triangular({lower}, {right}, lower=True, trans={d.integer(0, 1)}, unit_diagonal={d.choose([True, False])})"
+    return (
+        f"jax.scipy.linalg.solve_triangular({lower}, {right}, lower=True, "
+        f"trans={d.integer(0, 1)}, unit_diagonal={d.choose([True, False])})"
+    )
 
 
 @operation
@@ -288,7 +321,6 @@ def determinant(d):
     return "jnp.linalg." + code.format(d.positive(d.integer(2, 3)))
 
 
-
 @operation
 def eigenvalues(d):
     return f"jnp.linalg.eigvalsh({d.positive(d.integer(2, 3))})"
@@ -314,14 +346,20 @@ def matrix_exponential(d):
 def tridiagonal(d):
     n = 4
     a, b = d.vector(n), d.vector(n)
-    return f"lax.linalg.tridiagonal_solve(0.3 * jnp.tanh({a}).at[0].set(0), 2 + jnp.tanh({b}), 0.3 * jnp.tanh({b}).at[-1].set(0), {a}[:, None])"
+    return (
+        f"lax.linalg.tridiagonal_solve(0.3 * jnp.tanh({a}).at[0].set(0), 2 "
+        f"+ jnp.tanh({b}), 0.3 * jnp.tanh({b}).at[-1].set(0), {a}[:, None])"
+    )
 
 
 @operation
 def scan_carry(d):
     a = d.floats(1)
     n = d.shape(a)[0]
-    return f"lax.scan(lambda c, t: ({d.body('c', n, 't')}, c[0] + t), {a}, jnp.arange({d.integer(1, 5)}), reverse={d.choose([True, False])})[{d.integer(0, 1)}]"
+    return (
+        f"lax.scan(lambda c, t: ({d.body('c', n, 't')}, c[0] + t), {a}, "
+        f"jnp.arange({d.integer(1, 5)}), reverse={d.choose([True, False])})[{d.integer(0, 1)}]"
+    )
 
 
 @operation
@@ -355,7 +393,10 @@ def fori_loop_unknown(d):
 def while_known(d):
     a = d.floats(1)
     n = d.shape(a)[0]
-    return f"lax.while_loop(lambda s: s[0] < {d.integer(1, 4)}, lambda s: (s[0] + 1, {d.body('s[1]', n, 's[0]')}), (0, {a}))[1]"
+    return (
+        f"lax.while_loop(lambda s: s[0] < {d.integer(1, 4)}, lambda "
+        f"s: (s[0] + 1, {d.body('s[1]', n, 's[0]')}), (0, {a}))[1]"
+    )
 
 
 @operation
@@ -363,7 +404,10 @@ def while_unknown(d):
     a = d.floats(1)
     n, b = d.shape(a)[0], d.floats(1)
     condition = d.choose([f"jnp.abs({b}[0]) * 3 > s[0]", "jnp.abs(s[1][0]) > 0.2", f"jnp.sum(s[1]) < {b}[-1]"])
-    return f"lax.while_loop(lambda s: (s[0] < 5) & ({condition}), lambda s: (s[0] + 1, {d.body('s[1]', n, 's[0]')}), (0, {a}))[{d.integer(0, 1)}] * 1.0"
+    return (
+        f"lax.while_loop(lambda s: (s[0] < 5) & ({condition}), lambda s: (s[0] "
+        f"+ 1, {d.body('s[1]', n, 's[0]')}), (0, {a}))[{d.integer(0, 1)}] * 1.0"
+    )
 
 
 @operation
@@ -465,7 +509,9 @@ def gradient_of_scan(d):
 def hessian(d):
     a = d.floats(1)
     n = d.shape(a)[0]
-    return f"jnp.tanh(jax.hessian(lambda c: jnp.sum(jnp.sin({d.body('c', n)}) ** 2))({a}[:{n}]))" if n <= 5 else f"{a} * 2"
+    return (
+        f"jnp.tanh(jax.hessian(lambda c: jnp.sum(jnp.sin({d.body('c', n)}) ** 2))({a}[:{n}]))" if n <= 5 else f"{a} * 2"
+    )
 
 
 @operation
@@ -476,25 +522,36 @@ def jacobian_product(d):
 
 
 @operation
-def linear_loop_solve(d):
+def custom_linear_solve(d):
     n = d.integer(2, 3)
-    return f"jax.scipy.sparse.linalg.cg(lambda v: {d.positive(n)} @ v, {d.vector(n)}, maxiter=3)[0]"
+    matrix = d.positive(n)
+    solve = f"lambda product, b: jnp.linalg.solve({matrix}, b)"
+    return f"lax.custom_linear_solve(lambda v: {matrix} @ v, {d.vector(n)}, solve={solve}, symmetric=True)"
 
 
 @operation
 def integrate(d):
-    return f"lax.scan(lambda u, t: (u + 0.1 * jnp.stack([{d.floats(1)}[0] * u[0] - u[1], u[0] * t]), u), jnp.ones(2), jnp.arange(4.0))[1]"
+    return (
+        f"lax.scan(lambda u, t: (u + 0.1 * jnp.stack([{d.floats(1)}[0] "
+        "* u[0] - u[1], u[0] * t]), u), jnp.ones(2), jnp.arange(4.0))[1]"
+    )
 
 
 @operation
 def carried_index(d):
     a = d.floats(1)
     n = d.shape(a)[0]
-    return f"lax.scan(lambda s, _: (((s[0] + 2) % {n}, s[1] * 0.5 + {a}[s[0]]), s[1]), ({d.integer(0, n - 1)}, 0.0), None, length=3)[1]"
+    return (
+        f"lax.scan(lambda s, _: (((s[0] + 2) % {n}, s[1] * 0.5 + "
+        f"{a}[s[0]]), s[1]), ({d.integer(0, n - 1)}, 0.0), None, length=3)[1]"
+    )
 
 
 @operation
 def walking_index(d):
     a = d.floats(1)
     n = d.shape(a)[0]
-    return f"lax.fori_loop(0, 3, lambda t, s: (jnp.clip(s[0] + jnp.where({a}[s[0]] > 0, 1, -1), 0, {n - 1}), s[1].at[t].set({a}[s[0]])), ({d.integer(0, n - 1)}, jnp.zeros(3)))[1]"
+    return (
+        f"lax.fori_loop(0, 3, lambda t, s: (jnp.clip(s[0] + jnp.where({a}[s[0]] > 0, 1, -1), "
+        f"0, {n - 1}), s[1].at[t].set({a}[s[0]])), ({d.integer(0, n - 1)}, jnp.zeros(3)))[1]"
+    )

@@ -110,6 +110,7 @@ SHARP = {
     "known solve": lambda x: jnp.linalg.solve(jnp.eye(3) * 2, x[:3]),
     "diagonal inverse": lambda x: jnp.linalg.inv(jnp.diag(jnp.exp(x[:3]))),
     "block inverse": lambda x: jnp.linalg.inv(blocks(x)),
+    "gradient of tanh": jax.grad(lambda x: jnp.tanh(x).sum()),
     "median": lambda x: jnp.median(x)[None],
     "polynomial": lambda x: jnp.polyval(jnp.array([1.0, 2, 3]), x),
     "fourier of rows": lambda x: jnp.abs(jnp.fft.fft(grid(x))),
@@ -129,6 +130,9 @@ SOUND = {
     "mapped while": jax.vmap(lambda a: lax.while_loop(lambda c: c < 3, lambda c: c + 1.1, a)),
     "mapped index": lambda x: jax.vmap(lambda row, i: row[i])(grid(x), as_index(x[:2])),
     "callback": as_callback,
+    "conjugate gradients": lambda x: jax.scipy.sparse.linalg.cg(
+        lambda v: jnp.diag(1.5 + jnp.tanh(x)) @ v, jnp.ones(6), maxiter=2
+    )[0],
     "inverse": lambda x: jnp.linalg.inv(jnp.outer(x[:3], x[3:]) + 9 * jnp.eye(3)),
     "triangular inverse": lambda x: jnp.linalg.inv(jnp.eye(3) + jnp.diag(jnp.tanh(x[:2]), -1) / 2),
     "exponential": lambda x: jax.scipy.linalg.expm(jnp.diag(x[:2])),

@@ -15,7 +15,7 @@ _KEEP_ZERO = (
 )
 _UNARY = (
     "exp exp2 log log2 cos cosh acos acosh logistic rsqrt erfc digamma lgamma bessel_i0e bessel_i1e is_finite not "
-    "population_count clz name"
+    "population_count clz name one_minus_square"
 )
 _SUMS = "add sub add_any or xor max min"
 _NARY = (

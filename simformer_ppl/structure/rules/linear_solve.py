@@ -20,7 +20,7 @@ def _linear_solve(flow: Any, eqn: Any, values: list[Value]) -> list[Value]:
     """
     matvec, count = eqn.params["jaxprs"].matvec, eqn.params["const_lengths"].matvec
     targets = values[sum(eqn.params["const_lengths"]) :]
-    if len(targets) != 1:
+    if len(targets) != 1 or _iterates(eqn.params["jaxprs"].solve):
         return flow.dense(eqn, values)
     target = targets[0]
     width = 1 + max((value.all_reads().bit_length() for value in values), default=0)
@@ -42,6 +42,15 @@ def _linear_solve(flow: Any, eqn: Any, values: list[Value]) -> list[Value]:
     sets = np.empty(size, object)
     sets[:] = reads
     return [Value(target.shape, reads=sets.reshape(target.shape), zero=is_zero.reshape(target.shape))]
+
+
+def _iterates(jaxpr: Any) -> bool:
+    """Whether a solver loops: the step lengths and the stopping of conjugate gradients couple all unknowns."""
+    for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        inner = [value for value in eqn.params.values() if hasattr(value, "eqns") or hasattr(value, "jaxpr")]
+        if eqn.primitive.name == "while" or any(map(_iterates, inner)):
+            return True
+    return False
 
 
 def _reached(coupled: list[int]) -> list[int]:
