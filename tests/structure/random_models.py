@@ -9,7 +9,6 @@ others are neighbours in the moral graph.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from textwrap import indent
 from typing import Any
@@ -20,15 +19,21 @@ import numpy as np
 import numpyro.distributions as dist
 from hypothesis import strategies as st
 from numpyro import handlers
-from numpyro.primitives import Messenger
 
 from simformer_ppl.structure import trace_structure
 from simformer_ppl.structure.model_structure import ModelStructure
-from simformer_ppl.structure.sites import Site
 from tests.structure.model_draft import MODEL_SCOPE, written
-from tests.structure.random_programs import QUICK
+from tests.structure.probing import (
+    QUICK,
+    Values,
+    event_tokens,
+    laws_at,
+    num_events,
+    one_event_changes,
+    probe,
+    simulated,
+)
 
-Values = dict[str, np.ndarray]
 MOST_TOKENS = 40
 
 
@@ -106,128 +111,12 @@ def check_model(model: Model, seed: int = 0) -> Findings:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         structure = trace_structure(model, sites=model.sites)
-    findings, draws = Findings(info=structure.info), simulated(model, structure, 4, seed)
-    needed, densities = np.zeros_like(structure.adjacency), densities_of(model, structure)
-    for base in (0, 2):
-        pair = tuple({name: draw[row] for name, draw in draws.items()} for row in (base, base + 1))
-        _probe_densities(densities, structure, pair, needed, findings)
+    draws, probed = simulated(model, structure, 2, seed), probe(model, structure, seed)
+    findings = Findings(unsound=probed.unsound, info=structure.info)
     if structure.num_tokens <= MOST_TOKENS:
         _probe_in_double_precision(model, structure, draws, findings)
-    _count_loose(structure, needed, findings)
+    _count_loose(structure, probed.needed, findings)
     return findings
-
-
-def simulated(model: Callable[[], None], structure: ModelStructure, count: int, seed: int) -> Values:
-    """Draws of all sites of a structure, and of the nuisances."""
-    names = [*structure.sites, *structure.nuisances]
-
-    def draw(key):
-        with handlers.seed(rng_seed=key), handlers.trace() as trace:
-            model()
-        return {name: jnp.asarray(trace[name]["value"]) for name in names}
-
-    compiled = jax.jit(draw, compiler_options=QUICK)
-    draws = [compiled(key) for key in jax.random.split(jax.random.key(seed), count)]
-    return {name: np.stack([np.asarray(draw[name]) for draw in draws]) for name in names}
-
-
-class _Computed(Messenger):
-    """Keep the values of deterministic sites, before what is substituted replaces them."""
-
-    def __init__(self) -> None:
-        super().__init__(None)
-        self.values: dict[str, Any] = {}
-
-    def process_message(self, msg: dict[str, Any]) -> None:
-        if msg["type"] == "deterministic":
-            self.values[msg["name"]] = msg["value"]
-
-
-def laws_at(model: Callable[[], None], values: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Distributions of all sample sites without masks and ``to_event``, and the deterministic values."""
-    computed = _Computed()
-    with handlers.seed(rng_seed=0), handlers.trace() as trace, handlers.substitute(data=values), computed:
-        model()
-    laws = {}
-    for name, site in trace.items():
-        if site["type"] == "sample":
-            laws[name] = _bare(site["fn"])
-    return laws, computed.values
-
-
-def _bare(fn: Any) -> Any:
-    if isinstance(fn, dist.MaskedDistribution):
-        return _bare(fn.base_dist).expand(fn.batch_shape) if not fn.event_dim else _bare(fn.base_dist)
-    if isinstance(fn, dist.Independent):
-        return _bare(fn.base_dist)
-    if isinstance(fn, dist.ExpandedDistribution):
-        inner = fn.base_dist
-        while isinstance(inner, dist.Independent | dist.ExpandedDistribution):
-            inner = inner.base_dist
-        return _bare(inner).expand(fn.batch_shape) if isinstance(inner, dist.MaskedDistribution) else fn
-    return fn
-
-
-def densities_of(model: Model, structure: ModelStructure) -> Callable[[Values], Values]:
-    """Log densities, or deterministic values, of all sites of a structure given the values of all."""
-
-    def densities(values):
-        laws, computed = laws_at(model, values)
-        return {
-            n: computed[n] if s.is_deterministic else laws[n].log_prob(values[n]) for n, s in structure.sites.items()
-        }
-
-    return jax.jit(densities, compiler_options=QUICK)
-
-
-def _probe_densities(
-    densities: Callable[[Values], Values],
-    structure: ModelStructure,
-    pair: tuple[Values, Values],
-    needed: np.ndarray,
-    findings: Findings,
-) -> None:
-    """Replace one event by that of another draw: what moves must belong to a child of it."""
-    before = {name: np.asarray(value) for name, value in densities(pair[0]).items()}
-    for parent, event, changed in one_event_changes(structure, *pair):
-        columns = event_tokens(structure.sites[parent], event, num_events(structure.sites[parent]))
-        for child, found in densities(changed).items():
-            found = np.asarray(found)
-            moved = ~((found == before[child]) | (np.isnan(found) & np.isnan(before[child])))
-            for element in np.flatnonzero(moved.ravel()):
-                rows = event_tokens(structure.sites[child], element, moved.size)
-                block = np.ix_(rows, columns)
-                if child == parent and set(rows) & set(columns):
-                    continue
-                if not structure.adjacency[block].any():
-                    size = np.ravel(found)[element] - np.ravel(before[child])[element]
-                    findings.unsound.append(f"{child}[{element}] moves by {size:.3g} with {parent}[{event}]")
-                needed[block] = True
-
-
-def num_events(site: Site) -> int:
-    """Events of a site; scalars, where its support acts on them one by one."""
-    return site.num_tokens if site.is_elementwise else int(np.prod(site.shape[: len(site.shape) - site.event_dim]))
-
-
-def event_tokens(site: Site, event: int, count: int) -> list[int]:
-    """Tokens of one of so many equal parts of a site."""
-    width = site.num_tokens // max(count, 1)
-    if width == 0:
-        return list(range(site.token_slice.start, site.token_slice.stop))
-    return list(range(site.token_slice.start + event * width, site.token_slice.start + (event + 1) * width))
-
-
-def one_event_changes(
-    structure: ModelStructure, values: Values, replacement: Values
-) -> Iterator[tuple[str, int, Values]]:
-    """Site, event, and the values with that event replaced."""
-    for name, site in structure.sites.items():
-        count = num_events(site)
-        for event in range(count):
-            changed = values[name].copy().reshape(count, -1)
-            changed[event] = replacement[name].reshape(count, -1)[event]
-            yield name, event, {**values, name: changed.reshape(values[name].shape)}
 
 
 def _probe_in_double_precision(model: Model, structure: ModelStructure, draws: Values, findings: Findings) -> None:
@@ -247,7 +136,7 @@ def _probe_pairs(model: Model, structure: ModelStructure, pair: tuple[Values, Va
     """Two tokens whose log density has a mixed difference are neighbours in the moral graph."""
 
     def joint(values):
-        laws, _ = laws_at(model, values)
+        laws, _ = laws_at(model, structure, values)
         # the law of a discrete site whose parameters are known is evaluated in single precision
         parts = [laws[name].log_prob(values[name]).astype(jnp.float64) for name in structure.sites]
         return sum(jnp.sum(part) for part in parts)
@@ -292,7 +181,7 @@ def _probe_gaussian_events(
         return
 
     def moments(values):
-        laws, _ = laws_at(model, values)
+        laws, _ = laws_at(model, structure, values)
         return {name: _moments(laws[name], structure.sites[name].shape) for name in names}
 
     compiled = jax.jit(moments, compiler_options=QUICK)

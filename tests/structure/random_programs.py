@@ -20,10 +20,9 @@ from simformer_ppl.structure import bitsets
 from simformer_ppl.structure.abstract_value import Value
 from simformer_ppl.structure.dataflow import Dataflow
 from tests.structure.draft import SCOPE, Draft
+from tests.structure.probing import QUICK
 from tests.structure.random_operations import OPERATIONS
 
-# compiled once, run once
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 SCALES = (0.3, 0.8, 2.0)
 STEPS = (1e-2, 0.3, -0.7, 2.0, -5.0)
 

@@ -11,14 +11,12 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from jax import lax
-from numpyro import handlers
 from numpyro.contrib.control_flow import scan
 
 from simformer_ppl.structure import trace_structure
+from tests.structure.probing import probe
 
 sample, plate, deterministic = numpyro.sample, numpyro.plate, numpyro.deterministic
-# compiled once, run once
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 Edge = tuple[str, str] | tuple[str, str, Callable[[int, int], bool]]
 
 
@@ -385,67 +383,7 @@ def test_no_density_moves_without_an_edge(name):
     """Replace one event by that of another draw: every density that moves must belong to a child of it."""
     model = CASES[name].model
     structure = trace_structure(model)
-    densities = densities_of(model, structure)
-    compiled = jax.jit(jax.vmap(densities), compiler_options=QUICK)
-    draws = simulate(model, structure, 4)
-    for base in (0, 2):
-        values, replacement = ({n: draw[row] for n, draw in draws.items()} for row in (base, base + 1))
-        changes = list(one_event_changes(structure, values, replacement))
-        stacked = {n: np.stack([values[n], *(c[2][n] for c in changes)]) for n in values}
-        results = {n: np.asarray(v) for n, v in compiled(stacked).items()}
-        for row, (parent, parent_event, _) in enumerate(changes, start=1):
-            for child, found in results.items():
-                # the last digits of a vectorised sum depend on where in the batch it stands
-                moved = ~np.isclose(found[row], found[0], rtol=1e-4, atol=1e-5, equal_nan=True)
-                for event in np.flatnonzero(moved.ravel()):
-                    rows = event_tokens(structure.sites[child], event, moved.size)
-                    columns = event_tokens(structure.sites[parent], parent_event, num_events(structure.sites[parent]))
-                    own = child == parent and set(rows) & set(columns)
-                    assert own or structure.adjacency[np.ix_(rows, columns)].any(), (child, event, parent, parent_event)
-
-
-def simulate(model, structure, count):
-    def draw(key):
-        with handlers.seed(rng_seed=key), handlers.trace() as trace, handlers.uncondition():
-            model()
-        return {name: trace[name]["value"].reshape(site.shape) for name, site in structure.sites.items()}
-
-    draws = jax.jit(jax.vmap(draw), compiler_options=QUICK)(jax.random.split(jax.random.key(0), count))
-    return {name: np.asarray(draw) for name, draw in draws.items()}
-
-
-def densities_of(model, structure):
-    def densities(values):
-        parts = {f"{n}_{suffix}": v for n, v in values.items() for suffix in ("observed", "unobserved")}
-        with handlers.seed(rng_seed=0), handlers.trace() as trace, handlers.substitute(data={**values, **parts}):
-            model()
-        found = {}
-        for name in structure.sites:
-            fn = trace[name if trace[name]["type"] == "sample" else f"{name}_observed"]["fn"]
-            while isinstance(fn, dist.Independent | dist.MaskedDistribution):
-                fn = fn.base_dist
-            found[name] = fn.log_prob(values[name])
-        return found
-
-    return densities
-
-
-def num_events(site):
-    return site.num_tokens if site.is_elementwise else int(np.prod(site.shape[: len(site.shape) - site.event_dim]))
-
-
-def event_tokens(site, event, count):
-    width = site.num_tokens // count
-    return list(range(site.token_slice.start + event * width, site.token_slice.start + (event + 1) * width))
-
-
-def one_event_changes(structure, values, replacement):
-    for name, site in structure.sites.items():
-        count = num_events(site)
-        for event in range(count):
-            changed = values[name].copy().reshape(count, -1)
-            changed[event] = replacement[name].reshape(count, -1)[event]
-            yield name, event, {**values, name: changed.reshape(site.shape)}
+    assert probe(model, structure).unsound == []
 
 
 def test_every_pair_of_tokens_is_labelled_once():
