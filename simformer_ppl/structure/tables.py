@@ -38,7 +38,8 @@ def remarks(structure: ModelStructure) -> list[str]:
     """Counts, and what is worth knowing: what is no token, what is exchangeable, what is dense."""
     tokens, edges = structure.num_tokens, structure.num_edges
     density = edges / (tokens * (tokens - 1) / 2) if tokens > 1 else 0.0
-    lines = [f"{tokens} tokens, {edges} edges, {density:.1%} of the possible ones"]
+    counts = [f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in ((tokens, "token"), (edges, "edge"))]
+    lines = [f"{', '.join(counts)}, {density:.1%} of the possible ones"]
     if structure.nuisances:
         lines.append(f"nuisances, simulated and left out: {', '.join(structure.nuisances)}")
     if structure.exchangeable:
