@@ -122,7 +122,7 @@ class Simformer:
     ):
         if process not in PROCESSES:
             raise ValueError(f"process: expected one of {sorted(PROCESSES)}, got {process!r}.")
-        self.structure = trace_structure(model, tuple(model_args), model_kwargs, sites=sites, data_sites=data_sites)
+        self.structure = trace_structure(model, model_args, model_kwargs, sites=sites, data_sites=data_sites)
         self._replay = Replay(model, tuple(model_args), dict(model_kwargs or {}))
         self.coords, self.dims = dict(coords or {}), dict(dims or {})
         check_coords(self.structure, self._replay.array_arguments(), self.dims, self.coords)

@@ -76,7 +76,7 @@ def gaussian_chain():
 @pytest.fixture(scope="session")
 def chain():
     """A network that has learned the Gaussian chain."""
-    return Simformer(chain_model).fit(jax.random.key(0), 20_000, num_steps=6_000, progress_bar=False)
+    return Simformer(chain_model).fit(jax.random.key(0), 20_000, num_steps=4_000, progress_bar=False)
 
 
 @pytest.fixture(scope="session")

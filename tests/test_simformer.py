@@ -208,6 +208,14 @@ def test_an_attention_function_of_the_wrong_shape_is_refused_at_once():
         Simformer(chain_model, attention=lambda conditioned, values: jnp.ones((3, 3), bool))
 
 
+def test_an_attention_function_that_fails_says_what_it_gets():
+    for wrong in (lambda conditioned, values: values["zz"], lambda conditioned: conditioned):
+        with pytest.raises(
+            ValueError, match=r"attention: the function fails .* values by site: a \(\) float32, b \(3,\)"
+        ):
+            Simformer(chain_model, attention=wrong)
+
+
 def test_an_attention_function_sees_given_values_only():
     # a mask that shuts every token off once it sees a value that is not given
     def nosy(conditioned, values):

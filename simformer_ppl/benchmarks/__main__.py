@@ -18,13 +18,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tracing.add_argument("--tokens", nargs="+", type=int, default=[200, 1000, 3000, 10_000])
     masks = commands.add_parser("masks", help="cost of attention masks beside a training step")
     masks.add_argument("--models", nargs="+", choices=SIZED, default=["plate", "mixture"])
+    masks.add_argument("--attention", choices=["moral", "contextual"], default="moral")
     masks.add_argument("--tokens", type=int, default=100)
     masks.add_argument("--batch", type=int, default=128)
     options = parser.parse_args(arguments)
     if options.command == "tracing":
         rows = measure_tracing(options.models, options.tokens)
     else:
-        rows = (measure_masks(kind, options.tokens, options.batch) for kind in options.models)
+        rows = (measure_masks(kind, options.tokens, options.batch, options.attention) for kind in options.models)
     for row in rows:
         print(json.dumps(row), flush=True)
 

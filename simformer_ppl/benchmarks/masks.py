@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from simformer_ppl.training.optimiser import make_optimiser
 _REPEATS = 3
 
 
-def measure_masks(kind: str, num_tokens: int, batch: int) -> dict[str, Any]:
+def measure_masks(kind: str, num_tokens: int, batch: int, attention: Literal["moral", "contextual"]) -> dict[str, Any]:
     """Time the drawing of conditions with their masks, and whole training steps, in turn.
 
     Parameters
@@ -29,12 +29,14 @@ def measure_masks(kind: str, num_tokens: int, batch: int) -> dict[str, Any]:
         Size of the model.
     batch
         Examples a step.
+    attention
+        Kind of the masks.
 
     Returns
     -------
     Milliseconds of either, and the share of the masks in a step: the smallest of a few runs.
     """
-    simformer = Simformer(SIZED[kind](num_tokens))
+    simformer = Simformer(SIZED[kind](num_tokens), attention=attention)
     channels, _ = simformer._channels(jax.random.key(0), batch, None)
     joint = simformer._initialise(jax.random.key(1), channels)
     optimiser = make_optimiser(LEARNING_RATE, STEPS_PER_REPORT)
@@ -46,7 +48,7 @@ def measure_masks(kind: str, num_tokens: int, batch: int) -> dict[str, Any]:
     mask = _milliseconds(lambda: masks(jax.random.key(2)))
     step = _milliseconds(lambda: trainer.run(state, jax.random.key(3), data, STEPS_PER_REPORT))
     tokens = simformer.structure.num_tokens
-    row = {"model": kind, "tokens": tokens, "batch": batch, "in_context": simformer.structure.contexts is not None}
+    row = {"model": kind, "tokens": tokens, "batch": batch, "attention": attention}
     return row | {"mask_ms": round(mask, 2), "step_ms": round(step, 2), "share": round(mask / step, 4)}
 
 

@@ -29,7 +29,7 @@ _MOST_TOKENS_READ = 20_000
 _LARGEST_TABLE = 20_000_000
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Contexts:
     """What the values of discrete tokens rule out.
 
@@ -55,6 +55,10 @@ class Contexts:
     sizes: tuple[int, ...]
     table: Bool[np.ndarray, "rows combinations tokens"]
     first_value: Int[np.ndarray, " tokens"]
+
+    def __repr__(self) -> str:
+        combinations = math.prod(self.sizes)
+        return f"Contexts({len(self.rows)} tokens read less under {combinations} combinations of discrete values)"
 
     def moral(self, conditioned: Bool[Array, " tokens"], values: Int[Array, " tokens"]) -> Bool[Array, "tokens tokens"]:
         """Moral graph, given the values of discrete tokens.
@@ -115,10 +119,8 @@ def read_contexts(
     readings: list[Graph] = []
     for combination in itertools.product(*map(range, sizes)):
         values = low + np.minimum(np.asarray(combination)[factor], np.maximum(count - 1, 0))
-        known = {n: values[s.token_slice].reshape(s.shape) for n, s in sites.items() if count[s.token_slice].all()}
+        known = {n: values[s.token_slice].reshape(s.shape) for n, s in sites.items() if count[s.token_slice].any()}
         readings.append(given(known))
-        if len(readings) == 1 and readings[0] == parents:
-            return None
     rows = [t for t, own in enumerate(parents) if read[t] and any(reading[t] != own for reading in readings)]
     if not rows or len(rows) * len(readings) * len(parents) > _LARGEST_TABLE:
         return None

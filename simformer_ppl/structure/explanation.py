@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from simformer_ppl.structure.trail import Step, describe
 if TYPE_CHECKING:
     from simformer_ppl.structure.model_structure import ModelStructure
 
-_MOST_NAMES = 20
+_MOST_NAMES = 8
 
 
 Path = Callable[[str, int, str, int, int], list[Step] | None]
@@ -44,7 +45,7 @@ def explain_edge(structure: ModelStructure, child: str, parent: str, graph: Toke
         backwards = f", it is {parent} that reads {child}" if graph.parents[column] >> row & 1 else ""
         return f"no edge: {child} does not read {parent}{backwards}"
     if not graph.is_direct(row, column):
-        between = ", ".join(graph.nuisances_read(row)) or "hidden noise"
+        between = ", ".join(graph.between(row))
         return f"{child} reads {parent} through what is no token: {between}"
     site, other = _site_of(structure, row), _site_of(structure, column)
     if path is None:
@@ -61,10 +62,25 @@ def explain_edge(structure: ModelStructure, child: str, parent: str, graph: Toke
 
 
 def _position(structure: ModelStructure, token: str) -> int:
-    if token not in structure.tokens:
-        listed = ", ".join(structure.tokens[:_MOST_NAMES]) + (", ..." if structure.num_tokens > _MOST_NAMES else "")
-        raise ValueError(f"unknown token {token!r}: the tokens are {listed}")
-    return structure.tokens.index(token)
+    """Which token a label means; blanks do not matter."""
+    wanted = token.replace(" ", "")
+    for position, label in enumerate(structure.tokens):
+        if label.replace(" ", "") == wanted:
+            return position
+    name = token.split("[")[0]
+    if name in structure.nuisances:
+        raise ValueError(f"{token!r} is no token: {name!r} is left out, and marginalised")
+    if name in structure.factors:
+        raise ValueError(f"{token!r} is no token: {name!r} is a factor, which is not simulated")
+    if name in structure.sites:
+        labels = structure.tokens[structure.sites[name].token_slice]
+        listed = ", ".join(labels) if len(labels) <= _MOST_NAMES else f"{labels[0]}, ..., {labels[-1]}"
+        raise ValueError(f"unknown token {token!r}: the tokens of {name!r} are {listed}")
+    if name in structure.deterministics:
+        raise ValueError(f"{token!r} is no token: {name!r} is a deterministic site that is not among `sites`")
+    close = difflib.get_close_matches(token, structure.tokens, 3) or difflib.get_close_matches(name, structure.sites, 3)
+    hint = f", did you mean {' or '.join(close)}?" if close else f": the sites are {', '.join(structure.sites)}"
+    raise ValueError(f"unknown token {token!r}{hint}")
 
 
 def _site_of(structure: ModelStructure, position: int) -> Site:

@@ -7,16 +7,15 @@ edges of a site pass the layers between it and those that read it. What shares a
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import networkx as nx
 import numpy as np
 
-if TYPE_CHECKING:
-    from simformer_ppl.structure.model_structure import ModelStructure
+from simformer_ppl.structure.drawn_sites import DrawnSite
 
 __all__ = ["Knot", "Layers", "Track", "order_tracks", "read_layers"]
 
@@ -37,6 +36,8 @@ class Layers:
 
     Attributes
     ----------
+    sites
+        What is drawn.
     knots
         Of every site.
     routes
@@ -47,6 +48,7 @@ class Layers:
         The plates around a track.
     """
 
+    sites: Mapping[str, DrawnSite]
     knots: dict[str, Knot]
     routes: dict[Edge, list[Knot]]
     loops: list[str]
@@ -89,32 +91,23 @@ class Layers:
         }
 
 
-def read_layers(structure: ModelStructure) -> Layers:
-    """Find the layers of a model's sites, and the tracks of its sites and edges."""
-    edges, loops = _site_edges(structure)
-    rank = {name: index for index, name in enumerate(structure.sites)}
+def read_layers(sites: Mapping[str, DrawnSite], edges: Sequence[Edge]) -> Layers:
+    """Find the layers of drawn sites, and the tracks of these and of their edges."""
+    loops = [child for parent, child in edges if parent == child]
+    edges = [edge for edge in edges if edge[0] != edge[1]]
+    rank = {name: index for index, name in enumerate(sites)}
     # a site made in one piece can be read back by an earlier one (a scan): such an edge does not set the depth
     forward = [(parent, child) for parent, child in edges if rank[parent] < rank[child]]
-    depth, tracks = _depths(list(rank), forward), _site_tracks(structure, forward)
+    depth, tracks = _depths(list(rank), forward), _site_tracks(sites, forward)
     knots = {name: (tracks[name], depth[name]) for name in rank}
-    plates = {tracks[name]: frozenset(site.plates) for name, site in structure.sites.items()}
+    plates = {tracks[name]: frozenset(site.plates) for name, site in sites.items()}
     routes: dict[Edge, list[Knot]] = {}
     for parent, child in edges:
         lane, between = ("lane", parent), range(depth[parent] + 1, depth[child])
         routes[parent, child] = [knots[parent], *((lane, layer) for layer in between), knots[child]]
         if between:
             plates[lane] = plates.get(lane, plates[tracks[parent]]) & plates[tracks[child]]
-    return Layers(knots, routes, loops, plates)
-
-
-def _site_edges(structure: ModelStructure) -> tuple[list[Edge], list[str]]:
-    reads = np.asarray(structure.adjacency, bool)
-    edges, loops = [], []
-    for child, site in structure.sites.items():
-        for parent, other in structure.sites.items():
-            if reads[site.token_slice, other.token_slice].any():
-                (loops.append(child) if parent == child else edges.append((parent, child)))
-    return edges, loops
+    return Layers(sites, knots, routes, loops, plates)
 
 
 def _depths(names: list[str], edges: list[Edge]) -> dict[str, int]:
@@ -129,13 +122,13 @@ def _depths(names: list[str], edges: list[Edge]) -> dict[str, int]:
     return {name: depth[name] - min(depth.values()) for name in names}
 
 
-def _site_tracks(structure: ModelStructure, edges: list[Edge]) -> dict[str, Track]:
+def _site_tracks(sites: Mapping[str, DrawnSite], edges: list[Edge]) -> dict[str, Track]:
     """One track for the longest path through the latent sites, such as a hidden chain, and one for every other site."""
-    tracks: dict[str, Track] = {name: ("site", name) for name in structure.sites}
-    latent = nx.DiGraph([edge for edge in edges if not any(structure.sites[name].is_data for name in edge)])
+    tracks: dict[str, Track] = {name: ("site", name) for name in sites}
+    latent = nx.DiGraph([edge for edge in edges if not any(sites[name].is_data for name in edge)])
     path: list[str] = nx.dag_longest_path(latent)
     if len(path) >= MIN_CHAIN:
-        tracks |= {name: ("chain", ", ".join(structure.sites[name].plates)) for name in path}
+        tracks |= {name: ("chain", ", ".join(sites[name].plates)) for name in path}
     return tracks
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
+from simformer_ppl.structure.drawn_sites import DrawnSite, drawn_sites
 from simformer_ppl.structure.graph_layers import Knot, Layers, Track, order_tracks, read_layers
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class GraphLayout:
     ----------
     extent
         Width and height of the page.
+    sites
+        What is drawn.
     nodes
         Of every site.
     boxes
@@ -73,6 +76,7 @@ class GraphLayout:
     """
 
     extent: np.ndarray
+    sites: dict[str, DrawnSite]
     nodes: dict[str, Node]
     boxes: dict[str, np.ndarray]
     routes: dict[tuple[str, str], np.ndarray]
@@ -101,11 +105,12 @@ def lay_out(structure: ModelStructure) -> GraphLayout:
     -------
     A layout that is read downwards, or from left to right if the graph is long.
     """
-    layers = read_layers(structure)
+    sites, edges = drawn_sites(structure)
+    layers = read_layers(sites, edges)
     widest = max(sum(track[0] != "lane" for track, _ in row) for row in layers.rows)
     horizontal = len(layers.rows) > max(2 * widest, 4)
     labels = {plate: _text_width(f"{plate} ({size})", PLATE_SIZE) + 0.24 for plate, size in structure.plates.items()}
-    nodes = {name: np.array([max(0.62, 1.2 * _text_width(name, SITE_SIZE) + 0.2), 0.46]) for name in structure.sites}
+    nodes = {name: np.array([max(0.62, 1.2 * _text_width(name, SITE_SIZE) + 0.2), 0.46]) for name in sites}
     taken = {knot: np.zeros(2) for row in layers.rows for knot in row}
     # a loop is drawn beside its ellipse, or above it where layers run to the right
     beside = 2 * LOOP * np.array([not horizontal, horizontal])
@@ -278,6 +283,7 @@ def _on_page(
     low, high = reached.min(0) - MARGIN, reached.max(0) + MARGIN
     return GraphLayout(
         extent=high - low,
+        sites=dict(layers.sites),
         nodes={name: Node(centres[layers.knots[name]] - low, size) for name, size in sizes.items()},
         boxes={plate: box - low for plate, box in boxes.items()},
         routes={edge: route - low for edge, route in routes.items()},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from simformer_ppl.structure.exchangeability import Exchangeability
 from simformer_ppl.structure.explanation import Path, explain_edge
 from simformer_ppl.structure.graph import Graph, to_matrix
 from simformer_ppl.structure.sites import Deterministic, Site
+from simformer_ppl.structure.supports import describe
 from simformer_ppl.structure.tables import html_table, text_table
 from simformer_ppl.structure.token_graph import TokenGraph
 
@@ -130,15 +131,48 @@ class ModelStructure:
     def _moral(self) -> Bool[np.ndarray, "tokens tokens"]:
         return to_matrix(self._graph.moral())
 
+    @property
+    def parents(self) -> Graph:
+        """For every token, the set of the tokens that its law reads, as the bits of an int; see `bitsets`."""
+        return self._graph.parents
+
+    def given_tokens(self, conditioned: Bool[np.ndarray, " tokens"] | Collection[str]) -> Bool[np.ndarray, " tokens"]:
+        """True for the given tokens.
+
+        Parameters
+        ----------
+        conditioned
+            A mask over tokens, or names of sites that are wholly given.
+
+        Raises
+        ------
+        ValueError
+            If a mask is no bool array with an entry for every token, or a site is unknown.
+        """
+        names = [conditioned] if isinstance(conditioned, str) else list(conditioned)
+        given = np.zeros(self.num_tokens, bool)
+        if not all(isinstance(name, str) for name in names):
+            mask = np.asarray(conditioned)
+            if mask.shape != given.shape or mask.dtype != bool:
+                raise ValueError(
+                    f"conditioned: expected bools of shape {given.shape}, got {mask.dtype} of {mask.shape}"
+                )
+            return mask
+        for name in names:
+            if name not in self.sites:
+                raise ValueError(f"conditioned: unknown site {name!r}, expected some of {list(self.sites)}")
+            given[self.sites[name].token_slice] = True
+        return given
+
     def attention_mask(
-        self, conditioned: Bool[np.ndarray, " tokens"], values: Mapping[str, Any] | None = None
+        self, conditioned: Bool[np.ndarray, " tokens"] | Collection[str], values: Mapping[str, Any] | None = None
     ) -> Bool[np.ndarray, "tokens tokens"]:
         """Which token attends to which, for a set of given tokens.
 
         Parameters
         ----------
         conditioned
-            True for given tokens.
+            True for given tokens; or names of sites that are wholly given.
         values
             Values of sites. Those that are wholly given are taken as constants, which removes the edges that these
             values rule out: with ``z`` given, ``m[z]`` reads one element.
@@ -146,10 +180,15 @@ class ModelStructure:
         Returns
         -------
         Row = query, diagonal True.
+
+        Raises
+        ------
+        ValueError
+            If a site is unknown, or a value does not fit its site.
         """
-        conditioned = np.asarray(conditioned, bool)
-        moral = self.moral() if values is None else self._moral_given(conditioned, values)
-        return np.asarray(attention_mask(jnp.asarray(moral), jnp.asarray(conditioned)))
+        given = self.given_tokens(conditioned)
+        moral = self.moral() if values is None else self._moral_given(given, values)
+        return np.asarray(attention_mask(jnp.asarray(moral), jnp.asarray(given)))
 
     def _moral_given(
         self, conditioned: Bool[np.ndarray, " tokens"], values: Mapping[str, Any]
@@ -157,7 +196,8 @@ class ModelStructure:
         unknown = [name for name in values if name not in self.sites]
         if unknown:
             raise ValueError(f"unknown sites {unknown}: the sites are {list(self.sites)}")
-        given = {n: np.asarray(v) for n, v in values.items() if conditioned[self.sites[n].token_slice].all()}
+        read = {name: _fitting(self.sites[name], value) for name, value in values.items()}
+        given = {name: value for name, value in read.items() if conditioned[self.sites[name].token_slice].all()}
         if not given or self._scalar_graph is None:
             return self.moral()
         return to_matrix(TokenGraph.of_scalars(self._scalar_graph(given), self._graph.blocks).moral())
@@ -192,12 +232,14 @@ class ModelStructure:
         return explain_edge(self, child, parent, self._graph, self._path)
 
     def plot(self, kind: str = "matrix", ax: Axes | None = None, **kwargs: Any) -> Axes:
-        """Draw the adjacency matrix, or the graph.
+        """Draw a matrix over the tokens, or the graph of the sites.
 
         Parameters
         ----------
         kind
-            ``"matrix"`` or ``"graph"``.
+            ``"matrix"``: who is a neighbour of whom (the moral graph); with ``kind_matrix="adjacency"``, which row
+            reads which column; with ``conditioned=["y"]``, who attends to whom when these sites are given, and with
+            ``values={"z": ...}`` too, when their values are known. Or ``"graph"``: sites, plates and arrows.
         ax
             Where to draw.
         **kwargs
@@ -223,3 +265,15 @@ class ModelStructure:
 
     def _repr_html_(self) -> str:
         return html_table(self)
+
+
+def _fitting(site: Site, value: Any) -> np.ndarray:
+    """A value of a site, in its shape; or a ValueError."""
+    array = np.asarray(value)
+    try:
+        array = np.broadcast_to(array, site.shape)
+    except ValueError:
+        raise ValueError(f"Site '{site.name}': expected a value of shape {site.shape}, got {array.shape}.") from None
+    if not np.asarray(site.support(array)).all():
+        raise ValueError(f"Site '{site.name}': expected values in its support ({describe(site.support)}), got {value}.")
+    return array

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,11 +15,11 @@ from matplotlib.patches import Ellipse, FancyArrowPatch, FancyBboxPatch, Patch, 
 from matplotlib.path import Path
 
 from simformer_ppl.structure.axis_labels import MAX_TOKEN_LABELS, spread, token_labels
+from simformer_ppl.structure.drawn_sites import DrawnSite
 from simformer_ppl.structure.graph_layout import LOOP, PLATE_SIZE, SITE_SIZE, Node, lay_out
 
 if TYPE_CHECKING:
     from simformer_ppl.structure.model_structure import ModelStructure
-    from simformer_ppl.structure.sites import Site
 
 __all__ = ["plot_graph", "plot_matrix"]
 
@@ -47,6 +47,7 @@ def plot_matrix(
     structure: ModelStructure,
     *,
     conditioned: Bool[np.ndarray, " tokens"] | Collection[str] | None = None,
+    values: Mapping[str, Any] | None = None,
     kind_matrix: Literal["moral", "adjacency", "attention"] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
@@ -58,6 +59,8 @@ def plot_matrix(
         The model.
     conditioned
         The tokens given: a mask over tokens, or names of sites. They are marked along both axes.
+    values
+        Values of given sites, for the attention that is left when they are known.
     kind_matrix
         ``"moral"``: who is a neighbour of whom. ``"adjacency"``: row reads column. ``"attention"``: row attends to
         column under `conditioned`. By default ``"attention"`` with `conditioned`, else ``"moral"``.
@@ -83,11 +86,11 @@ def plot_matrix(
     ...         numpyro.sample("y", dist.Normal(mu, 1))
     >>> ax = plot_matrix(trace_structure(model), conditioned=["y"])
     """
-    given = _given_tokens(structure, conditioned)
+    given = structure.given_tokens([] if conditioned is None else conditioned)
     kind = kind_matrix or ("moral" if conditioned is None else "attention")
     if ax is None:
         _, ax = plt.subplots(figsize=(5.5, 5.5), layout="constrained")
-    ax.imshow(_matrix_colours(_matrix(structure, kind, given), given, kind), interpolation="nearest")
+    ax.imshow(_matrix_colours(_matrix(structure, kind, given, values), given, kind), interpolation="nearest")
     _rule_matrix(ax, structure)
     if given.any():
         _mark_given(ax, given)
@@ -103,7 +106,8 @@ def plot_graph(structure: ModelStructure, *, ax: Axes | None = None) -> Axes:
     """Draw the directed graph of a model's sites in plate notation.
 
     Data are shaded, deterministic sites dashed, plates boxed. An arrow says that a scalar of one site reads a scalar
-    of the other; a loop, that scalars of one site read each other. Long models run from left to right.
+    of the other; a loop, that scalars of one site read each other. Long models run from left to right. Of many sites,
+    those that a Python loop has numbered are drawn as one.
 
     Parameters
     ----------
@@ -142,40 +146,23 @@ def plot_graph(structure: ModelStructure, *, ax: Axes | None = None) -> Axes:
         curve = _smooth(route, layout.horizontal)
         _draw_arrow(ax, _clip(curve, layout.nodes[parent], layout.nodes[child]), scale)
     for name, node in layout.nodes.items():
-        _draw_site(ax, structure.sites[name], node, scale)
+        _draw_site(ax, layout.sites[name], node, scale)
     for name in layout.loops:
         _draw_loop(ax, layout.nodes[name], layout.horizontal, scale)
     return ax
 
 
-def _matrix(structure: ModelStructure, kind: str, given: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, "n n"]:
+def _matrix(
+    structure: ModelStructure, kind: str, given: Bool[np.ndarray, " n"], values: Mapping[str, Any] | None
+) -> Bool[np.ndarray, "n n"]:
     match kind:
         case "moral":
             return np.asarray(structure.moral(), bool)
         case "adjacency":
             return np.asarray(structure.adjacency, bool)
         case "attention":
-            return np.asarray(structure.attention_mask(given), bool)
+            return np.asarray(structure.attention_mask(given, values), bool)
     raise ValueError(f"expected kind_matrix 'moral', 'adjacency' or 'attention', got {kind!r}")
-
-
-def _given_tokens(
-    structure: ModelStructure, conditioned: Bool[np.ndarray, " n"] | Collection[str] | None
-) -> Bool[np.ndarray, " n"]:
-    given = np.zeros(structure.num_tokens, bool)
-    if conditioned is None:
-        return given
-    names = [conditioned] if isinstance(conditioned, str) else list(conditioned)
-    if not all(isinstance(name, str) for name in names):
-        mask = np.asarray(conditioned)
-        if mask.shape != given.shape or mask.dtype != bool:
-            raise ValueError(f"conditioned: expected bools of shape {given.shape}, got {mask.dtype} of {mask.shape}")
-        return mask
-    for name in names:
-        if name not in structure.sites:
-            raise ValueError(f"conditioned: unknown site {name!r}, expected some of {list(structure.sites)}")
-        given[structure.sites[name].token_slice] = True
-    return given
 
 
 def _matrix_colours(matrix: Bool[np.ndarray, "n n"], given: Bool[np.ndarray, " n"], kind: str) -> np.ndarray:
@@ -288,7 +275,7 @@ def _draw_plate(ax: Axes, label: str, box: np.ndarray, scale: float) -> None:
     ax.text(right - 0.07, bottom + 0.05, label, ha="right", va="bottom", **style)
 
 
-def _draw_site(ax: Axes, site: Site, node: Node, scale: float) -> None:
+def _draw_site(ax: Axes, site: DrawnSite, node: Node, scale: float) -> None:
     x, y = node.centre
     style: dict[str, Any] = {"edgecolor": INK, "linewidth": 1.1 * scale, "zorder": 3}
     border = "--" if site.is_deterministic else "-"

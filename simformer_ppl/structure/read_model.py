@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpyro.distributions import constraints
 
-from simformer_ppl.structure.graph import Graph
 from simformer_ppl.structure.model_structure import ModelStructure
 from simformer_ppl.structure.reading import Reading, read_densely, read_laws
 from simformer_ppl.structure.roles import observed_sites
@@ -53,8 +52,8 @@ def trace_structure(
     Raises
     ------
     ValueError
-        If a name is unknown, a plate is subsampled, a site is ImproperUniform, or a support has no map to
-        unconstrained space.
+        If `model_args` is no tuple, a name is unknown, a plate is subsampled, a site is ImproperUniform, or a support
+        has no map to unconstrained space.
 
     Warns
     -----
@@ -76,6 +75,8 @@ def trace_structure(
     >>> structure.adjacency.astype(int).tolist()
     [[0, 0, 0], [1, 0, 0], [1, 0, 0]]
     """
+    if not isinstance(model_args, tuple | list):
+        raise ValueError(f"model_args: expected a tuple of arguments, got {type(model_args).__name__}")
     args, kwargs = tuple(model_args), dict(model_kwargs or {})
     trace, names, reading = _read(model, args, kwargs, sites, data_sites)
     for message in _remarks(trace, reading):
@@ -84,7 +85,7 @@ def trace_structure(
     graph = TokenGraph.of_scalars(reading.scalars, blocks)
     token_sites = _sites(trace, reading, names, blocks)
     if data_sites is None:
-        data_sites = observed_sites(model, args, kwargs, trace) & set(names) or _unread(token_sites, graph.parents)
+        data_sites = observed_sites(model, args, kwargs, trace) & set(names) or _unread(names, graph)
     token_sites = {n: replace(site, is_data=n in set(data_sites)) for n, site in token_sites.items()}
     shapes = {n: token_sites[n].token_shape if n in names else trace.sites[n].shape for n in reading.nodes}
     return ModelStructure(
@@ -120,11 +121,10 @@ def _read(
         line = line_of_error(error)
         where = f"at {line} " if line else ""
         reason = (
-            f"the model asks {where}for the value of a random site while it is traced, as a Python `if` does: its "
-            "graph is dense, each scalar is taken to read all before it"
+            f"the model asks {where}for the value of a random site while it is traced, as a Python `if`, float() or "
+            "f-string does: its graph is dense, each scalar is taken to read all before it"
         )
-        detail = str(error).splitlines()[0]
-    warnings.warn(f"{reason} ({detail}). Use jnp.where or jax.lax.cond for a sharper graph.", stacklevel=3)
+    warnings.warn(f"{reason}. Use jnp.where or jax.lax.cond for a sharper graph.", stacklevel=3)
     wanted = frozenset(sites or ()) | frozenset(data_sites or ())
     trace, reading = read_densely(model, args, kwargs, wanted, reason)
     return trace, _token_names(trace, sites, data_sites), reading
@@ -133,7 +133,10 @@ def _read(
 def _remarks(trace: ModelTrace, reading: Reading) -> Iterator[str]:
     """What the user may not expect of a simulation."""
     if trace.factors:
-        yield f"factor sites {list(trace.factors)} are soft constraints: they are not simulated"
+        yield (
+            f"factor sites {list(trace.factors)} are soft constraints: they are not simulated, and answers are for the "
+            "model without them"
+        )
     if reading.soft:
         yield (
             f"sites {list(reading.soft)} are observed at values that read other sites, which is a soft constraint like "
@@ -230,16 +233,15 @@ def _sites(
     return out
 
 
-def _unread(sites: Mapping[str, Site], parents: Graph) -> frozenset[str]:
-    """Sites that no other site reads."""
-    read = 0
-    for site in sites.values():
-        own = ((1 << site.num_tokens) - 1) << site.token_slice.start
-        for reads in parents[site.token_slice]:
-            read |= reads & ~own
-    return frozenset(
-        name for name, site in sites.items() if not read >> site.token_slice.start & ((1 << site.num_tokens) - 1)
-    )
+def _unread(names: Collection[str], graph: TokenGraph) -> frozenset[str]:
+    """Sites that no other site reads, nuisances included."""
+    own, start, read = {}, 0, 0
+    for name, block in graph.blocks.items():
+        own[name] = ((1 << block.num_tokens) - 1) << start
+        for reads in graph.full[start : start + block.num_tokens]:
+            read |= reads & ~own[name]
+        start += block.num_tokens
+    return frozenset(name for name in names if not read & own[name])
 
 
 def _deterministic(site: TracedSite, reads: frozenset[str], is_random: bool) -> Deterministic:

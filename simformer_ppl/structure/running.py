@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -13,7 +14,10 @@ import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.contrib.control_flow.cond import cond_wrapper
 from numpyro.contrib.control_flow.scan import scan_wrapper
+from numpyro.distributions import constraints
 from numpyro.primitives import _PYRO_STACK, Messenger
+
+from simformer_ppl.structure.supports import base_constraint
 
 Message = dict[str, Any]
 
@@ -66,13 +70,15 @@ class Run(Messenger):
         self.deterministic: dict[str, Any] = {}
         self.params: list[str] = []
         self.seeded: list[str] = []
-        self._initialises = False
+        self._initialising: str | None = None
 
     def process_message(self, msg: Message) -> None:
         """Forget, hold, or refuse what cannot be simulated."""
         if msg["type"] == "prng_key":
             self._answer_key(msg)
-        elif msg["type"] == "param":
+        elif msg["type"] != "mutable":
+            self._initialising = None
+        if msg["type"] == "param":
             self._start_param(msg)
         elif msg["type"] == "plate":
             _refuse_subsample(msg)
@@ -96,10 +102,7 @@ class Run(Messenger):
             msg["is_observed"], msg["value"] = False, None
             msg["infer"] = {**msg["infer"], "was_observed": True}
         elif msg["value"] is not None:
-            raise ValueError(
-                f"site {name!r} is set to a value inside the model (handlers.substitute): every simulation would be "
-                "the same there. Use handlers.do to intervene, or handlers.condition to observe"
-            )
+            raise ValueError(_set_inside(name))
         if name in self.held:
             msg["value"] = self.held[name]
         elif self.placeholder is not None and _is_numpyros(fn) and not fn.is_discrete:
@@ -107,21 +110,21 @@ class Run(Messenger):
             msg["value"] = jnp.broadcast_to(self.placeholder, shape)
 
     def _answer_key(self, msg: Message) -> None:
-        if self._initialises:  # a parameter's initial value is one constant, not noise
-            self._initialises = False
-            msg["value"] = jax.random.fold_in(jax.random.key(0), len(self.params))
+        if self._initialising is not None:  # a parameter's initial value is one constant, not noise
+            msg["value"] = jax.random.fold_in(jax.random.key(0), zlib.crc32(self._initialising.encode()))
+            self._initialising = None
             return
+        self._unseed(msg, "numpyro.prng_key")
         if self.keys is not None and self.num_keys < len(self.keys):
             msg["value"] = self.keys[self.num_keys]
-        elif msg["value"] is not None:  # the model's own seed
-            msg["value"] = None
         self.num_keys += 1
 
     def _start_param(self, msg: Message) -> None:
         if msg["value"] is None:
             self.params.append(msg["name"])
-            # NumPyro and its modules draw the key of what is not there yet right after asking for it
-            self._initialises = not msg["args"] or msg["args"][0] is None
+            # the key of an initialiser, or of a module that is not there yet, is drawn right after asking for it
+            if not msg["args"] or msg["name"].endswith("$params"):
+                self._initialising = msg["name"]
 
     def _unseed(self, msg: Message, name: str) -> None:
         if msg["kwargs"].get("rng_key") is not None:
@@ -130,6 +133,7 @@ class Run(Messenger):
 
     def _enter(self, msg: Message) -> None:
         """Go with a loop or a branch into its body, where NumPyro's handlers do not reach."""
+        self._uncondition_loop(msg)
         if msg["fn"] is scan_wrapper:
             step, init, xs, length, reverse = msg["args"]
             length = jnp.shape(jax.tree.leaves(xs)[0])[0] if length is None else length
@@ -151,13 +155,23 @@ class Run(Messenger):
 
             msg["args"] = (condition, *(partial(within, branch) for branch in branches), operand)
 
+    def _uncondition_loop(self, msg: Message) -> None:
+        """Forget what handlers around the loop would observe in it."""
+        prefix = self._prefix()
+        for kind, data in msg["kwargs"].get("substitute_stack", []):
+            if kind == "substitute":
+                raise ValueError(_set_inside(", ".join(data) if isinstance(data, Mapping) else "a site"))
+            if isinstance(data, Mapping):
+                self.observations.update(dict.fromkeys(prefix + name for name in data))
+        msg["kwargs"]["substitute_stack"] = []
+
     def _inside(self, held: Mapping[str, Any], prefix: str) -> Run:
         return _Body(self, held, prefix)
 
     def _prefix(self) -> str:
         """What the scopes between the model's statement and this handler put in front of a name."""
         inner = _PYRO_STACK[_PYRO_STACK.index(self) + 1 :]
-        return "".join(f"{h.prefix}{h.divider}" for h in inner if isinstance(h, handlers.scope))
+        return "".join(f"{h.prefix}{h.divider}" for h in inner if _renames(h))
 
     def _held_inside(self) -> dict[str, Any]:
         prefix = self._prefix()
@@ -172,7 +186,7 @@ class _Body(Run):
         self._outer, self._outer_prefix = outer, prefix
 
     def process_message(self, msg: Message) -> None:
-        if msg["type"] in ("deterministic", "prng_key"):
+        if msg["type"] == "deterministic" or (msg["type"] == "prng_key" and self._initialising is None):
             return
         super().process_message(msg)
 
@@ -243,8 +257,21 @@ def innermost(fn: Any) -> Any:
     return fn
 
 
+def _renames(handler: Any) -> bool:
+    return isinstance(handler, handlers.scope) and "sample" not in handler.hide_types
+
+
+def _set_inside(name: str) -> str:
+    return (
+        f"site {name!r} is set to a value inside the model (handlers.substitute): every simulation would be the same "
+        "there. Use handlers.do to intervene, or handlers.condition to observe"
+    )
+
+
 def _is_numpyros(fn: Any) -> bool:
-    return type(fn).__module__.startswith("numpyro.") and not isinstance(fn, dist.Delta)
+    if not type(fn).__module__.startswith("numpyro.") or isinstance(fn, dist.Delta):
+        return False
+    return base_constraint(fn.support) is not constraints.complex
 
 
 def _refuse_subsample(msg: Message) -> None:

@@ -39,13 +39,13 @@ def remarks(structure: ModelStructure) -> list[str]:
     tokens, edges = structure.num_tokens, structure.num_edges
     density = edges / (tokens * (tokens - 1) / 2) if tokens > 1 else 0.0
     counts = [f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in ((tokens, "token"), (edges, "edge"))]
-    lines = [f"{', '.join(counts)}, {density:.1%} of the possible ones"]
+    lines = [f"{', '.join(counts)}, {density:.1%} of the possible pairs"]
     if structure.nuisances:
         lines.append(f"nuisances, simulated and left out: {', '.join(structure.nuisances)}")
     if structure.exchangeable:
         lines.append(f"exchangeable plates: {', '.join(structure.exchangeable)}")
     if structure.constant_plates:
-        lines.append(f"plates that differ by known constants only: {', '.join(structure.constant_plates)}")
+        lines.append(f"plates whose elements differ by known constants only: {', '.join(structure.constant_plates)}")
     if structure.factors:
         lines.append(f"factors, not simulated: {', '.join(structure.factors)}")
     return lines + [f"dense: {reason}" for reason in structure.info]

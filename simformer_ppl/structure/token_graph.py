@@ -45,6 +45,11 @@ class Block:
     is_noise: bool = False
 
     @property
+    def is_single(self) -> bool:
+        """Whether every scalar is a token of its own; of an event of one scalar, such as a simplex, none may be."""
+        return self.event_size == 1 and self.tokens_per_event == 1
+
+    @property
     def num_tokens(self) -> int:
         """Number of tokens of the site."""
         return self.size // self.event_size * self.tokens_per_event
@@ -88,14 +93,15 @@ class TokenGraph:
         """Whether the law of a token itself reads another, not through what is eliminated."""
         return bool(self.full[self.kept[child]] >> int(self.kept[parent]) & 1)
 
-    def nuisances_read(self, token: int) -> list[str]:
-        """Sites that are no tokens, and that the law of a token reads."""
+    def between(self, token: int) -> list[str]:
+        """What is no token and is read by the law of a token: sites, or hidden noise."""
         reads, start, found = self.full[self.kept[token]], 0, []
         for name, block in self.blocks.items():
             if isinstance(name, str) and not block.is_token and reads >> start & ((1 << block.num_tokens) - 1):
                 found.append(name)
             start += block.num_tokens
-        return found
+        noise = (1 << sum(block.is_noise for block in self.blocks.values())) - 1
+        return [*found, "hidden noise"] if reads & noise else found
 
     @property
     def reads_noise(self) -> bool:
@@ -110,7 +116,7 @@ def tokenise(scalars: Graph, blocks: Sequence[Block]) -> Graph:
     The tokens of an event whose support couples its scalars read what any of them reads, and the earlier tokens of
     the event; what reads any scalar of such an event reads all its tokens.
     """
-    if all(block.event_size == 1 for block in blocks):
+    if all(block.is_single for block in blocks):
         return list(scalars)
     runs = _runs(blocks)
     tokens: Graph = []
@@ -124,7 +130,7 @@ def tokenise(scalars: Graph, blocks: Sequence[Block]) -> Graph:
             if reads not in moved:
                 moved[reads] = _tokens_read(reads, runs)
             start = len(tokens)
-            if run.event_size == 1:
+            if run.is_single:
                 tokens.append(moved[reads])
                 continue
             outside = moved[reads] & ~(((1 << run.tokens_per_event) - 1) << start)
@@ -142,11 +148,15 @@ class _Run:
     event_size: int
     tokens_per_event: int
 
+    @property
+    def is_single(self) -> bool:
+        return self.event_size == 1 and self.tokens_per_event == 1
+
 
 def _runs(blocks: Sequence[Block]) -> list[_Run]:
     runs: list[_Run] = []
     scalar = token = 0
-    for is_single, group in groupby(blocks, lambda block: block.event_size == 1):
+    for is_single, group in groupby(blocks, lambda block: block.is_single):
         members = list(group)
         merged = [Block(sum(block.size for block in members))] if is_single else members
         for block in merged:
@@ -160,7 +170,7 @@ def _tokens_read(reads: int, runs: Sequence[_Run]) -> int:
     out = 0
     for run in runs:
         part = reads >> run.first_scalar & ((1 << run.scalars) - 1)
-        if run.event_size > 1:
+        if not run.is_single:
             events = {scalar // run.event_size for scalar in bitsets.members(part)}
             width = run.tokens_per_event
             part = 0

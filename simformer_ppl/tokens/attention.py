@@ -95,7 +95,14 @@ def _in_context(structure: ModelStructure) -> OwnAttention:
 def _check_own(attention: OwnAttention, tokens: int, layout: TokenLayout) -> None:
     conditioned = jax.ShapeDtypeStruct((tokens,), bool)
     values = jax.eval_shape(layout.decode, jax.ShapeDtypeStruct((layout.num_channels,), np.float32))
-    mask = jax.eval_shape(attention, conditioned, values)
+    try:
+        mask = jax.eval_shape(lambda c, v: jnp.asarray(attention(c, v)), conditioned, values)
+    except Exception as error:
+        listed = ", ".join(f"{name} {value.shape} {value.dtype}" for name, value in values.items())
+        raise ValueError(
+            f"attention: the function fails with {type(error).__name__}: {str(error).splitlines()[0]}. Expected a JAX "
+            f"function of (conditioned {(tokens,)} bool, values by site: {listed}), without a Python `if` on these."
+        ) from error
     if mask.shape != (tokens, tokens) or mask.dtype != bool:
         raise ValueError(
             f"attention: expected a function that returns a bool mask of shape {(tokens, tokens)}, "

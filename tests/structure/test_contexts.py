@@ -46,7 +46,13 @@ def gated_event():
     sample("x", dist.MultivariateNormal(jnp.where(on == 1, u, 0.0), coupling))
 
 
-@pytest.mark.parametrize("model", [mixture, hidden_states, crossed, gated_event])
+def one_value_matters():
+    sample("p", dist.Dirichlet(jnp.ones(1)))
+    z, w = sample("z", dist.Bernoulli(0.5)), sample("w", dist.Normal(0, 1))
+    sample("y", dist.Normal(jnp.where(z == 1, 0.0, w), 1.0))
+
+
+@pytest.mark.parametrize("model", [mixture, hidden_states, crossed, gated_event, one_value_matters])
 def test_the_table_is_what_reading_again_finds(model):
     structure, rng = trace_structure(model), np.random.default_rng(0)
     contexts = structure.contexts

@@ -111,6 +111,7 @@ SHARP = {
     "diagonal inverse": lambda x: jnp.linalg.inv(jnp.diag(jnp.exp(x[:3]))),
     "block inverse": lambda x: jnp.linalg.inv(blocks(x)),
     "gradient of tanh": jax.grad(lambda x: jnp.tanh(x).sum()),
+    "top of columns": lambda x: lax.top_k(x.reshape(3, 2), 3, axis=0)[0],
     "median": lambda x: jnp.median(x)[None],
     "polynomial": lambda x: jnp.polyval(jnp.array([1.0, 2, 3]), x),
     "fourier of rows": lambda x: jnp.abs(jnp.fft.fft(grid(x))),
@@ -130,6 +131,9 @@ SOUND = {
     "mapped while": jax.vmap(lambda a: lax.while_loop(lambda c: c < 3, lambda c: c + 1.1, a)),
     "mapped index": lambda x: jax.vmap(lambda row, i: row[i])(grid(x), as_index(x[:2])),
     "callback": as_callback,
+    "one step of a solver": lambda x: lax.custom_linear_solve(
+        lambda v: jnp.arange(1.0, 4.0) * v, x[:3], lambda mv, b: (b @ b) / (b @ mv(b)) * b, symmetric=True
+    ),
     "conjugate gradients": lambda x: jax.scipy.sparse.linalg.cg(
         lambda v: jnp.diag(1.5 + jnp.tanh(x)) @ v, jnp.ones(6), maxiter=2
     )[0],

@@ -12,6 +12,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Ellipse, FancyArrowPatch, FancyBboxPatch
 
 from simformer_ppl.structure import trace_structure
+from simformer_ppl.structure.graph_layout import lay_out
 from simformer_ppl.structure.plots import plot_graph, plot_matrix
 
 matplotlib.use("Agg")
@@ -301,3 +302,18 @@ def test_given_axes_are_drawn_on(structures):
     assert overlaps(axes[0]) == []
     assert plot_matrix(structures["eight_schools"], ax=axes[1]) is axes[1]
     assert overlaps(axes[1]) == []
+
+
+def test_a_long_loop_is_drawn_as_one_series():
+    def model():
+        x, scale = 0.0, numpyro.sample("scale", dist.HalfNormal(1))
+        for t in range(40):
+            x = numpyro.sample(f"x{t}", dist.Normal(x, scale))
+            numpyro.sample(f"y[{t}]", dist.Normal(x, 1))
+
+    layout = lay_out(trace_structure(model))
+    assert list(layout.nodes) == ["scale", "x0 … x39", "y[0] … y[39]"]
+    assert layout.loops == ["x0 … x39"] and set(layout.routes) == {
+        ("scale", "x0 … x39"),
+        ("x0 … x39", "y[0] … y[39]"),
+    }

@@ -175,3 +175,59 @@ def test_sites_may_have_any_name():
         sample("noise 0", dist.Normal(sample("a b/c", dist.Normal(0, 1)), 1))
 
     assert edges(model) == {("noise 0", "a b/c")}
+
+
+def test_a_module_that_is_looked_for_leaves_noise_alone():
+    def model():
+        numpyro.param("absent")
+        noise = jax.random.normal(numpyro.prng_key())
+        sample("y", dist.Normal(noise, 0.1))
+        sample("z", dist.Normal(noise, 0.1))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert edges(model) == {("z", "y")}
+
+
+def test_a_seed_inside_the_model_does_not_freeze_its_noise():
+    def model():
+        sample("y", dist.Normal(jax.random.normal(numpyro.prng_key()), 1e-3))
+
+    with pytest.warns(UserWarning, match="seeded inside"):
+        simformer = Simformer(handlers.seed(model, 0))
+    assert float(simformer.simulate(jax.random.key(0), 50)["y"].std()) > 0.5
+
+
+def test_a_loop_that_is_conditioned_from_outside_is_unconditioned():
+    def model():
+        walk("y", 3)
+
+    structure = trace_structure(handlers.condition(model, data={"y": jnp.arange(3.0)}))
+    assert structure.sites["y"].is_data and structure.num_edges == 2
+    with pytest.raises(ValueError, match="'y' is set to a value inside the model"):
+        trace_structure(handlers.substitute(model, data={"y": jnp.arange(3.0)}))
+
+
+def test_parameters_in_a_loop_stay_at_one_value():
+    def model():
+        def step(carry, _):
+            weight = numpyro.param("weight", lambda key: jax.random.normal(key))
+            return carry, sample("x", dist.Normal(weight, 1e-3))
+
+        scan(step, 0.0, None, length=3)
+
+    with pytest.warns(UserWarning, match="not learned"):
+        simformer = Simformer(model)
+    assert not simformer.structure.has_hidden_noise
+    assert float(simformer.simulate(jax.random.key(0), 20)["x"].std()) < 0.01
+
+
+@pytest.mark.parametrize("before", [dist.Dirichlet(jnp.ones(1)), dist.Dirichlet(jnp.ones((2, 1)))])
+def test_an_event_without_a_free_scalar_does_not_shift_the_others(before):
+    def model():
+        a = sample("a", dist.Normal(0, 1))
+        sample("p", before.to_event(len(before.batch_shape)))
+        b = sample("b", dist.Normal(a, 1))
+        sample("y", dist.Normal(b, 1))
+
+    assert edges(model) == {("b", "a"), ("y", "b")}

@@ -291,8 +291,60 @@ def test_an_edge_can_be_explained():
     assert structure.explain("y[1]", "mu").startswith("no edge")
     marginal = trace_structure(schools, sites=["mu", "tau", "y"])
     assert "theta" in marginal.explain("y[1]", "mu")
-    with pytest.raises(ValueError, match="nothing"):
-        structure.explain("nothing", "mu")
+
+
+def test_tokens_may_be_written_with_or_without_blanks_and_are_looked_for():
+    def model():
+        with plate("row", 2, dim=-2), plate("column", 3, dim=-1):
+            theta = sample("theta", dist.Normal(sample("mu", dist.Normal(0, 1)), 1))
+        numpyro.factor("soft", theta.sum())
+
+    with pytest.warns(UserWarning, match=r"factor sites \['soft'\]"):
+        structure = trace_structure(model, sites=["theta"])
+    with_blanks, without = (
+        structure.explain("theta[1, 2]", "theta[0, 0]"),
+        structure.explain("theta[1,2]", "theta[0,0]"),
+    )
+    assert with_blanks.replace(" ", "") == without.replace(" ", "")
+    for token, message in {
+        "thetta[0, 0]": r"did you mean theta\[0, 0\]",
+        "theta": r"the tokens of 'theta' are theta\[0, 0\]",
+        "theta[2, 0]": r"the tokens of 'theta' are",
+        "mu[0, 0]": "'mu' is left out",
+        "soft": "'soft' is a factor",
+        "x": "the sites are theta",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            structure.explain(token, "theta[0, 0]")
+
+
+def test_summaries_that_read_the_same_data_are_data_alike():
+    def model():
+        mu = sample("mu", dist.Normal(0, 1))
+        with plate("n", 4):
+            y = sample("y", dist.Normal(mu, 1))
+        deterministic("mean", y.mean())
+        deterministic("sd", y.std())
+
+    assert data_of(trace_structure(model, sites=["mu", "mean", "sd"])) == ["mean", "sd"]
+
+
+def test_arguments_that_are_no_tuple_are_refused():
+    with pytest.raises(ValueError, match="model_args: expected a tuple of arguments, got ndarray"):
+        trace_structure(schools, np.zeros(4))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [([0, 1], r"shape \(3,\), got \(2,\)"), ([0, 1, 2], "support"), ([0, 0.5, 1], "support")]
+)
+def test_values_that_do_not_fit_are_refused(value, message):
+    def model():
+        with plate("n", 3):
+            z = sample("z", dist.Bernoulli(0.5))
+            sample("y", dist.Normal(z, 1))
+
+    with pytest.raises(ValueError, match=f"Site 'z': .*{message}"):
+        trace_structure(model).attention_mask(["z"], {"z": value})
 
 
 def line_of(text):

@@ -142,7 +142,7 @@ def _fourier(flow: Any, eqn: Any, values: list[Value]) -> list[Value]:
     return [Value(shape, reads=np.broadcast_to(bitsets.union_over(value.sets(), axes, keepdims=True), shape))]
 
 
-@rule("custom_root unvmap_any unvmap_all unvmap_max")
+@rule("unvmap_any unvmap_all unvmap_max")
 def _dense(flow: Any, eqn: Any, values: list[Value]) -> list[Value]:
     return flow.dense(eqn, values)
 

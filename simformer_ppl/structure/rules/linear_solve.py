@@ -8,7 +8,15 @@ import numpy as np
 from simformer_ppl.structure import bitsets
 from simformer_ppl.structure.abstract_value import Value
 from simformer_ppl.structure.graph import ancestral_order, without_loops
+from simformer_ppl.structure.rules.moves import MOVES
 from simformer_ppl.structure.rules.registry import rule
+
+# What direct solvers are made of: factors, triangular systems, and the permutation of pivots.
+_DIRECT = {
+    *MOVES,
+    *("lu", "cholesky", "triangular_solve", "lu_pivots_to_permutation", "concatenate", "conj", "copy"),
+    *("convert_element_type", "stop_gradient", "gather", "sort", "iota", "lt", "add", "select_n"),
+}
 
 
 @rule("custom_linear_solve")
@@ -20,8 +28,8 @@ def _linear_solve(flow: Any, eqn: Any, values: list[Value]) -> list[Value]:
     """
     matvec, count = eqn.params["jaxprs"].matvec, eqn.params["const_lengths"].matvec
     targets = values[sum(eqn.params["const_lengths"]) :]
-    if len(targets) != 1 or _iterates(eqn.params["jaxprs"].solve):
-        return flow.dense(eqn, values)
+    if len(targets) != 1 or not _is_direct(eqn.params["jaxprs"].solve):
+        return flow.dense(eqn, values, reason="custom_linear_solve: no direct solver")
     target = targets[0]
     width = 1 + max((value.all_reads().bit_length() for value in values), default=0)
     size = prod(target.shape)
@@ -44,13 +52,13 @@ def _linear_solve(flow: Any, eqn: Any, values: list[Value]) -> list[Value]:
     return [Value(target.shape, reads=sets.reshape(target.shape), zero=is_zero.reshape(target.shape))]
 
 
-def _iterates(jaxpr: Any) -> bool:
-    """Whether a solver loops: the step lengths and the stopping of conjugate gradients couple all unknowns."""
+def _is_direct(jaxpr: Any) -> bool:
+    """Whether a solver factorises; the step lengths and the stopping of an iterative one couple all unknowns."""
     for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         inner = [value for value in eqn.params.values() if hasattr(value, "eqns") or hasattr(value, "jaxpr")]
-        if eqn.primitive.name == "while" or any(map(_iterates, inner)):
-            return True
-    return False
+        if eqn.primitive.name not in _DIRECT and not (inner and all(map(_is_direct, inner))):
+            return False
+    return True
 
 
 def _reached(coupled: list[int]) -> list[int]:

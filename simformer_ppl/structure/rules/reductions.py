@@ -78,7 +78,8 @@ def _sort(flow: Any, eqn: Any, values: list[Value]) -> list[Value]:
 
 @rule("top_k", "approx_top_k")
 def _top_k(flow: Any, eqn: Any, values: list[Value]) -> list[Value]:
-    return _over_line(eqn, values, len(values[0].shape) - 1)
+    last = len(values[0].shape) - 1
+    return _over_line(eqn, values, eqn.params.get("axis", eqn.params.get("reduction_dimension", last)))
 
 
 @rule("lu_pivots_to_permutation")
