@@ -114,6 +114,8 @@ class Run(Messenger):
             msg["value"] = jax.random.fold_in(jax.random.key(0), zlib.crc32(self._initialising.encode()))
             self._initialising = None
             return
+        if msg["value"] is not None or msg.get("_is_inside", False):  # of a loop or a branch, which has its own seed
+            return
         self._unseed(msg, "numpyro.prng_key")
         if self.keys is not None and self.num_keys < len(self.keys):
             msg["value"] = self.keys[self.num_keys]
@@ -186,7 +188,10 @@ class _Body(Run):
         self._outer, self._outer_prefix = outer, prefix
 
     def process_message(self, msg: Message) -> None:
-        if msg["type"] == "deterministic" or (msg["type"] == "prng_key" and self._initialising is None):
+        if msg["type"] == "deterministic":
+            return
+        if msg["type"] == "prng_key" and self._initialising is None:
+            msg["_is_inside"] = True
             return
         super().process_message(msg)
 

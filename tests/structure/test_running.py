@@ -231,3 +231,20 @@ def test_an_event_without_a_free_scalar_does_not_shift_the_others(before):
         sample("y", dist.Normal(b, 1))
 
     assert edges(model) == {("b", "a"), ("y", "b")}
+
+
+def test_noise_in_a_loop_is_drawn_afresh_in_every_step():
+    def model():
+        def step(carry, _):
+            return carry, sample("x", dist.Normal(jax.random.normal(numpyro.prng_key()), 1e-3))
+
+        scan(step, 0.0, None, length=3)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        simformer = Simformer(model)
+    assert simformer.structure.has_hidden_noise
+    drawn = simformer.simulate(jax.random.key(0), 200)["x"].values
+    correlation = np.corrcoef(drawn.T) - np.eye(3)
+    # 200 draws: four standard errors
+    assert np.abs(correlation).max() < 4 / np.sqrt(200) and drawn.std(0).min() > 0.5
