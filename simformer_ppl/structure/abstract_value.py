@@ -142,6 +142,18 @@ class Value:
         mask = self.as_numpy() == 0
         return mask if np.any(mask) else None
 
+    def structural_zeros(self) -> Bool[np.ndarray, "*shape"] | None:
+        """Elements that are zero whatever the scalars are; None if there are none.
+
+        A known element that reads something is zero for the values that are known: what it is multiplied with no longer
+        matters, but what it reads does.
+        """
+        mask = self.zeros()
+        if mask is None or self.reads is None:
+            return mask
+        mask = mask & np.equal(self.reads, 0).astype(bool)
+        return mask if mask.any() else None
+
     def share_constant(self, other: Value) -> None:
         """Take over what `other` knows of the array."""
         self._array, self.recipe, self.output = other._array, other.recipe, other.output

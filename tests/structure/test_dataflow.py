@@ -202,6 +202,28 @@ def test_known_values_resolve_indices_and_still_count_as_read():
     assert list(out.sets()) == [1 << 2 | 1 << 4, 1 << 0 | 1 << 5]
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        lambda x, z: jax.nn.one_hot(z, 3) @ x,
+        lambda x, z: (jnp.arange(3) == z[:, None]) * 1.0 @ x,
+        lambda x, z: jnp.where(jnp.arange(3) == z[:, None], x, 0.0).sum(1),
+    ],
+)
+def test_known_zeros_drop_what_they_multiply_and_still_say_why(program):
+    jaxpr = jax.make_jaxpr(program)(jnp.ones(3), jnp.zeros(2, int))
+    known = Value.of_constant(np.array([2, 0], np.int32), bitsets.singletons((2,), 3))
+    (out,) = Dataflow().run(jaxpr, [Value((3,), reads=bitsets.singletons((3,), 0)), known])
+    assert list(out.sets()) == [1 << 2 | 1 << 3, 1 << 0 | 1 << 4]
+
+
+def test_a_known_zero_on_the_right_of_a_system_still_counts_as_read():
+    jaxpr = jax.make_jaxpr(lambda x: solve(LOWER, x, lower=True))(jnp.ones(3))
+    known = Value.of_constant(np.zeros(3, np.float32), bitsets.singletons((3,), 0))
+    (out,) = Dataflow().run(jaxpr, [known])
+    assert [int(s) for s in out.sets()] == [0b001, 0b011, 0b100]
+
+
 def test_more_than_64_scalars():
     jaxpr = jax.make_jaxpr(jnp.cumsum)(jnp.ones(200))
     (out,) = Dataflow().run(jaxpr, [Value((200,), reads=bitsets.singletons((200,), 0))])

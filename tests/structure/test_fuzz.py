@@ -10,7 +10,7 @@ from tests.structure.random_programs import check, programs, random_program
 # (seed, size) of what once moved without being read, or could not be read at all; a seed stands for its program as long
 # as the operations that it is written with do
 REGRESSIONS: dict[str, list[tuple[int, int]]] = {
-    "programs": [(33, 8), (1009, 6), (1201, 8)],
+    "programs": [(33, 8), (1009, 6), (1201, 8), (70772, 6)],
     "models": [(10247, 5), (10252, 5)],
 }
 FEW = {
@@ -48,7 +48,9 @@ def test_what_moves_in_a_model_without_some_sites_has_an_edge(model):
 
 @pytest.mark.parametrize(("seed", "size"), REGRESSIONS["programs"])
 def test_programs_that_once_failed(seed, size):
-    assert not check(random_program(seed, size)).unsound
+    program = random_program(seed, size)
+    assert not check(program).unsound
+    assert not check(program, known=np.ones(program.num_inputs, bool)).unsound
 
 
 @pytest.mark.parametrize(("seed", "size"), REGRESSIONS["models"])

@@ -26,7 +26,9 @@ def _dot_general(flow: Any, eqn: Any, values: list[Value]) -> list[Value]:
         return [Value(shape, reads=bitsets.union(rows[:, :, None], columns[:, None, :]).reshape(shape))]
     a_live = np.ones(a.shape, bool) if a_live is None else a_live
     b_live = np.ones(b.shape, bool) if b_live is None else b_live
-    sets = np.zeros((a.shape[0], a.shape[1], b.shape[1]), dtype=object)
+    # where a factor is zero the other does not matter; why it is zero does
+    rows, columns = (bitsets.union_over(np.where(x_live, 0, x), (2,)) for x, x_live in ((a, a_live), (b, b_live)))
+    sets = np.array(bitsets.union(rows[:, :, None], columns[:, None, :]), dtype=object)
     nonzero = np.zeros(sets.shape, bool)
     for k in range(a.shape[2]):
         where = np.nonzero(a_live[:, :, None, k] & b_live[:, None, :, k])
@@ -161,6 +163,6 @@ def _with_axes(sets: Bitsets, ndim: int) -> Bitsets:
 
 def _batched(value: Value) -> tuple[Bitsets, Bool[np.ndarray, "batch n m"]]:
     shape = (-1, *value.shape[-2:])
-    zero = value.zeros()
+    zero = value.structural_zeros()
     live = np.ones(value.shape, bool) if zero is None else ~zero
     return value.sets().reshape(shape), live.reshape(shape)

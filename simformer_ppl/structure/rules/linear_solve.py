@@ -37,7 +37,7 @@ def _linear_solve(flow: Any, eqn: Any, values: list[Value]) -> list[Value]:
     (product,) = flow.run(matvec, [*values[:count], unknowns])
     equations = [int(reads) for reads in product.sets().flat]
     coupled = [reads >> width for reads in equations]
-    zero = target.zeros()
+    zero = target.structural_zeros()
     live = 0 if zero is None else bitsets.of_members(np.flatnonzero(~zero).tolist())
     own = [reads & ((1 << width) - 1) | right for reads, right in zip(equations, target.sets().flat, strict=True)]
     reads, is_zero = [], np.zeros(size, bool)
