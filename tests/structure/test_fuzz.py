@@ -10,7 +10,7 @@ from tests.structure.random_programs import check, programs, random_program
 # (seed, size) of what once moved without being read, or could not be read at all; a seed stands for its program as long
 # as the operations that it is written with do
 REGRESSIONS: dict[str, list[tuple[int, int]]] = {
-    "programs": [(33, 8), (1009, 6), (1201, 8), (70772, 6)],
+    "programs": [(33, 8), (1009, 6), (1201, 8), (70772, 6), (71159, 2)],
     "models": [(10247, 5), (10252, 5)],
 }
 FEW = {
