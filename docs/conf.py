@@ -9,7 +9,7 @@ version = release = installed_version("simformer-ppl")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx.ext.mathjax"]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "benchmarks"]
 html_theme = "pydata_sphinx_theme"
 html_title = "simformer_ppl"
 
