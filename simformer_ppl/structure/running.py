@@ -100,7 +100,6 @@ class Run(Messenger):
         if msg["is_observed"]:
             self.observations[name] = msg["value"]
             msg["is_observed"], msg["value"] = False, None
-            msg["infer"] = {**msg["infer"], "was_observed": True}
         elif msg["value"] is not None:
             raise ValueError(_set_inside(name))
         if name in self.held:
@@ -143,7 +142,7 @@ class Run(Messenger):
             prefix = self._prefix()
 
             def body(carry: Any, inputs: tuple[Any, Mapping[str, Any]]) -> Any:
-                with self._inside(inputs[1], prefix):
+                with _Body(self, inputs[1], prefix):
                     return step(carry, inputs[0])
 
             msg["args"] = (body, init, (xs, held), length, reverse)
@@ -152,7 +151,7 @@ class Run(Messenger):
             held, prefix = self._held_inside(), self._prefix()
 
             def within(branch: Callable, operand: Any) -> Any:
-                with self._inside(held, prefix):
+                with _Body(self, held, prefix):
                     return branch(operand)
 
             msg["args"] = (condition, *(partial(within, branch) for branch in branches), operand)
@@ -166,9 +165,6 @@ class Run(Messenger):
             if isinstance(data, Mapping):
                 self.observations.update(dict.fromkeys(prefix + name for name in data))
         msg["kwargs"]["substitute_stack"] = []
-
-    def _inside(self, held: Mapping[str, Any], prefix: str) -> Run:
-        return _Body(self, held, prefix)
 
     def _prefix(self) -> str:
         """What the scopes between the model's statement and this handler put in front of a name."""
