@@ -30,7 +30,9 @@ def trace_structure(
     sites: Collection[str] | None = None,
     data_sites: Collection[str] | None = None,
 ) -> ModelStructure:
-    """Read the structure of a NumPyro model, without running it.
+    """Read the structure of a NumPyro model, without computing anything.
+
+    A model that asks for random values in Python cannot be read so: it is simulated twice, and its graph is dense.
 
     Parameters
     ----------
