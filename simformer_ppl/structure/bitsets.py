@@ -89,11 +89,6 @@ def of_members(scalars: Iterable[int]) -> int:
     return bitset
 
 
-def from_matrix(matrix: Bool[np.ndarray, "sets width"]) -> list[int]:
-    """A set per row of a bool matrix."""
-    return [int.from_bytes(row.tobytes(), "little") for row in np.packbits(matrix, axis=1, bitorder="little")]
-
-
 def transpose(sets: Sequence[int], width: int) -> list[int]:
     """For every scalar below ``width``, the set of the positions of the sets that it is in."""
     if sum(bitset.bit_count() for bitset in sets) * _SPARSE <= len(sets) * width:

@@ -136,11 +136,6 @@ def to_matrix(graph: Graph) -> Bool[np.ndarray, "nodes nodes"]:
     return bitsets.to_matrix(graph, len(graph))
 
 
-def from_matrix(matrix: Bool[np.ndarray, "nodes nodes"]) -> Graph:
-    """The graph of a bool matrix, its diagonal left out."""
-    return without_loops(bitsets.from_matrix(np.asarray(matrix, bool)))
-
-
 def without_loops(sets: Sequence[int] | Any) -> Graph:
     """Take every node out of its own set."""
     return [own & ~(1 << node) for node, own in enumerate(sets)]
