@@ -127,9 +127,7 @@ def test_relabelling_permutes_rows_and_columns(seed):
     matrix = rng.random((30, 30)) < 0.2
     np.fill_diagonal(matrix, False)
     order = rng.permutation(30)[: rng.integers(1, 31)]
-    assert np.array_equal(
-        graph.to_matrix(graph.relabel(from_matrix(matrix), order)), matrix[np.ix_(order, order)]
-    )
+    assert np.array_equal(graph.to_matrix(graph.relabel(from_matrix(matrix), order)), matrix[np.ix_(order, order)])
     assert np.array_equal(bitsets.to_matrix(bitsets.transpose(from_matrix(matrix), 30), 30), matrix.T)
 
 
