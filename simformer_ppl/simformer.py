@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import xarray as xr
 from flax import nnx
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, PRNGKeyArray
 from tqdm.auto import tqdm
 
 from simformer_ppl import persistence
@@ -33,11 +33,10 @@ from simformer_ppl.training.fit import Trainer, train
 from simformer_ppl.training.model_gradient import model_gradient
 from simformer_ppl.training.optimiser import make_optimiser
 from simformer_ppl.training.provenance import is_own, mark
+from simformer_ppl.training.recipe import BATCH_SIZE, LEARNING_RATE, default_steps, split
 from simformer_ppl.training.simulate import keep_finite, simulate
 
 PROCESSES = {"edm": EDM()}
-BATCH_SIZE = 64
-LEARNING_RATE = 3e-3
 CUSTOM = "custom"
 
 
@@ -203,8 +202,8 @@ class Simformer:
         """
         data_key, split_key, init_key, train_key = jax.random.split(rng_key, 4)
         channels, known = self._channels(data_key, num_simulations, simulations)
-        train_set, validation_set = _split(split_key, channels, validation_fraction)
-        steps = _default_steps(len(train_set), self.structure.num_tokens) if num_steps is None else num_steps
+        train_set, validation_set = split(split_key, channels, validation_fraction)
+        steps = default_steps(len(train_set), self.structure.num_tokens) if num_steps is None else num_steps
         batch = BATCH_SIZE if batch_size is None else batch_size
         rate = LEARNING_RATE if learning_rate is None else learning_rate
         for name, value in {"num_steps": steps, "batch_size": batch, "learning_rate": rate}.items():
@@ -421,26 +420,6 @@ class Simformer:
             },
             "structure": persistence.describe_structure(self.structure),
         }
-
-
-def _split(
-    rng_key: PRNGKeyArray, channels: Float[np.ndarray, "n channels"], fraction: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Training and validation set, at least one simulation each."""
-    if not 0 < fraction < 1:
-        raise ValueError(f"validation_fraction: expected a number between 0 and 1, got {fraction}.")
-    count = len(channels)
-    if count < 2:
-        raise ValueError(f"simulations: expected at least 2 finite ones, got {count}.")
-    held_out = min(max(1, round(fraction * count)), count - 1)
-    shuffled = channels[np.asarray(jax.random.permutation(rng_key, count))]
-    return shuffled[held_out:], shuffled[:held_out]
-
-
-def _default_steps(num_simulations: int, num_tokens: int) -> int:
-    """More steps for more simulations, up to 20,000; fewer where many tokens make a step dear."""
-    steps = min(200 * num_simulations**0.5, 20_000) * min(1.0, (20 / num_tokens) ** 0.5)
-    return max(5_000, round(steps))
 
 
 def _extend(old: xr.Dataset, new: xr.Dataset) -> xr.Dataset:

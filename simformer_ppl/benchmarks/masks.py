@@ -10,10 +10,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from simformer_ppl.benchmarks.models import SIZED
 from simformer_ppl.joint import LearnedJoint
-from simformer_ppl.simformer import LEARNING_RATE, Simformer
+from simformer_ppl.simformer import Simformer
 from simformer_ppl.tokens.masks import draw_conditioned
 from simformer_ppl.training.fit import STEPS_PER_REPORT, Trainer
 from simformer_ppl.training.optimiser import make_optimiser
+from simformer_ppl.training.recipe import LEARNING_RATE
 
 _REPEATS = 3
 
