@@ -106,7 +106,9 @@ class ConditionedDistribution:
             )
         return result
 
-    def draw(self, rng_key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> dict[str, Array]:
+    def draw(
+        self, rng_key: PRNGKeyArray, sample_shape: tuple[int, ...] = (), *, num_steps: int | None = None
+    ) -> dict[str, Array]:
         """Draw as arrays; works under ``jax.jit``.
 
         Parameters
@@ -115,6 +117,8 @@ class ConditionedDistribution:
             Source of all draws.
         sample_shape
             Leading shape of independent draws.
+        num_steps
+            Evaluations of the network for a draw; see :data:`DEFAULT_STEPS`.
 
         Returns
         -------
@@ -126,7 +130,7 @@ class ConditionedDistribution:
             If fewer than one draw in a thousand lies inside the given intervals and supports. Under ``jax.jit``, where
             nothing can be raised, such draws are NaN, and the lowest value for discrete sites.
         """
-        values = self._draw_all(rng_key, tuple(sample_shape), DEFAULT_STEPS)
+        values = self._draw_all(rng_key, tuple(sample_shape), _checked_steps(num_steps))
         return {name: values[name] for name in self.latent_sites}
 
     def sample(
@@ -172,9 +176,7 @@ class ConditionedDistribution:
             )
         if log_prob:
             self._refuse_density()
-        steps = DEFAULT_STEPS if num_steps is None else num_steps
-        if steps < 3:
-            raise ValueError(f"num_steps: expected at least 3 evaluations of the network, got {steps}.")
+        steps = _checked_steps(num_steps)
         started = time.perf_counter()
         draw_key, replay_key = jax.random.split(rng_key)
         values = self._draw_all(draw_key, (num_samples,), steps)
@@ -441,3 +443,9 @@ class ConditionedDistribution:
             rows = {name: value.reshape(-1, *self.structure.sites[name].shape) for name, value in full.items()}
             inside &= self.replay.inside(rows, self._dynamic_sites).reshape(leading)
         return inside
+
+
+def _checked_steps(num_steps: int | None) -> int:
+    if num_steps is not None and num_steps < 3:
+        raise ValueError(f"num_steps: expected at least 3 evaluations of the network, got {num_steps}.")
+    return DEFAULT_STEPS if num_steps is None else num_steps

@@ -262,6 +262,11 @@ class Simformer:
         ax.spines[["top", "right"]].set_visible(False)
         return ax
 
+    @property
+    def num_parameters(self) -> int:
+        """Number of the network's weights; 0 before the first fit."""
+        return 0 if self._joint is None else sum(leaf.size for leaf in jax.tree.leaves(self._joint.parameters))
+
     # ------------------------------------------------------------------ asking
 
     def condition(self, data: Mapping[str, Any] | None = None, /, **sites: Any) -> ConditionedDistribution:
@@ -363,9 +368,8 @@ class Simformer:
     def _headline(self) -> str:
         if self._joint is None:
             return "Simformer (not fitted)"
-        size = sum(leaf.size for leaf in jax.tree.leaves(self._joint.parameters))
         steps = int(self.history["step"][-1]) if "step" in self.history.coords else 0
-        return f"Simformer (fitted: {size:,} parameters, {steps:,} steps)"
+        return f"Simformer (fitted: {self.num_parameters:,} parameters, {steps:,} steps)"
 
     # ------------------------------------------------------------------ parts of the above
 

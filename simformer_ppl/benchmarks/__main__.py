@@ -3,10 +3,15 @@
 import argparse
 import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from simformer_ppl.benchmarks.masks import measure_masks
 from simformer_ppl.benchmarks.models import SIZED
+from simformer_ppl.benchmarks.runner import Settings, run
+from simformer_ppl.benchmarks.tasks.catalogue import TASKS
 from simformer_ppl.benchmarks.tracing import measure_tracing
+from simformer_ppl.network import NetworkConfig
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -21,13 +26,49 @@ def main(arguments: Sequence[str] | None = None) -> None:
     masks.add_argument("--attention", choices=["moral", "contextual"], default="moral")
     masks.add_argument("--tokens", type=int, default=100)
     masks.add_argument("--batch", type=int, default=128)
+    _add_run(commands)
     options = parser.parse_args(arguments)
-    if options.command == "tracing":
+    if options.command == "run":
+        rows = iter([run(options.task, options.simulations, options.seed, _settings(options), options.save_draws)])
+    elif options.command == "tracing":
         rows = measure_tracing(options.models, options.tokens)
     else:
         rows = (measure_masks(kind, options.tokens, options.batch, options.attention) for kind in options.models)
     for row in rows:
         print(json.dumps(row), flush=True)
+
+
+def _add_run(commands: Any) -> None:
+    parser = commands.add_parser("run", help="train on a task, and score its answers against references")
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("--simulations", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--attention", choices=["moral", "contextual", "dense", "directed"], default="moral")
+    parser.add_argument("--budget", type=float, help="seconds of training, in place of the default number of steps")
+    parser.add_argument("--save-draws", type=Path, help="an .npz of observations, draws and references")
+    parser.add_argument("--simulations-only", action="store_true", help="train without the model's own density")
+    parser.add_argument("--no-sharing", action="store_true", help="exchangeable plates do not share weights")
+    parser.add_argument("--process", help="the diffusion process")
+    parser.add_argument("--evaluations", type=int, help="of the network, for a draw")
+    parser.add_argument("--question-seed", type=int, help="ask about other observations than the reference ones")
+    parser.add_argument("--steps", type=int, help="of training")
+    parser.add_argument("--batch", type=int, help="examples a step")
+    parser.add_argument("--learning-rate", type=float)
+    for name in NetworkConfig._fields:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, help="of the network")
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    """What differs from the defaults."""
+    given = {name: value for name, value in vars(options).items() if value not in (None, False)}
+    network = {name: given[name] for name in NetworkConfig._fields if name in given}
+    model = {"attention": given["attention"]} | {name: given[name] for name in ("process",) if name in given}
+    model |= {"use_density": False} if options.simulations_only else {}
+    model |= {"share_exchangeable": False} if options.no_sharing else {}
+    model |= {"network": NetworkConfig(**network)} if network else {}
+    names = {"steps": "num_steps", "batch": "batch_size", "learning_rate": "learning_rate"}
+    fit = {argument: given[name] for name, argument in names.items() if name in given}
+    return Settings(model, fit, options.budget, options.evaluations, options.question_seed)
 
 
 if __name__ == "__main__":

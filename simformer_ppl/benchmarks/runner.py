@@ -1,0 +1,226 @@
+"""Train a Simformer on a task through the public API, and measure its answers."""
+
+import importlib.metadata
+import os
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from simformer_ppl.benchmarks.tasks.catalogue import TASKS
+from simformer_ppl.benchmarks.tasks.task import Question, Task, fresh_questions, shipped_questions
+from simformer_ppl.benchmarks.tasks.two_moons import radius
+from simformer_ppl.conditioned import DEFAULT_STEPS, ConditionedDistribution
+from simformer_ppl.diagnostics.c2st import c2st
+from simformer_ppl.simformer import Simformer
+
+DRAWS, MANY_DRAWS = 1_000, 5_000
+"""Draws a side of the two-sample tests: as in the paper, and enough to see what that misses."""
+
+TIMED_DRAWS = 10_000
+QUESTIONS, QUESTIONS_IN_DEPTH = 100, 10
+"""Random conditionals of a task, and how many of them meet the MLP and many draws."""
+
+REFERENCE_SEED = 2024
+PACKAGES = ("simformer_ppl", "jax", "flax", "optax", "numpyro", "arviz", "scikit-learn")
+
+
+class Settings(NamedTuple):
+    """What a run changes of the defaults.
+
+    Attributes
+    ----------
+    model
+        Arguments of :class:`~simformer_ppl.Simformer`.
+    fit
+        Arguments of :meth:`~simformer_ppl.Simformer.fit`.
+    budget
+        Seconds of training, in place of the default number of steps.
+    evaluations
+        Network evaluations of a draw.
+    question_seed
+        Ask about observations simulated from this seed, in place of the reference observations.
+    """
+
+    model: Mapping[str, Any] = {}
+    fit: Mapping[str, Any] = {}
+    budget: float | None = None
+    evaluations: int | None = None
+    question_seed: int | None = None
+
+
+def run(
+    name: str, simulations: int, seed: int, settings: Settings | None = None, save_draws: Path | None = None
+) -> dict[str, Any]:
+    """Train and measure.
+
+    Parameters
+    ----------
+    name
+        Of the task.
+    simulations
+        How many to train on.
+    seed
+        Of simulations, weights, training and draws.
+    settings
+        What differs from the defaults.
+    save_draws
+        Where to keep observations, given masks, draws and references.
+
+    Returns
+    -------
+    What was measured, ready for JSON.
+    """
+    task, settings = TASKS[name], settings or Settings()
+    simformer = Simformer(task.model, **task.options, **settings.model)
+    key = jax.random.key(seed)
+    fit = dict(settings.fit)
+    if settings.budget is not None:
+        fit["num_steps"] = _affordable_steps(task, simulations, settings, settings.budget)
+    start = time.perf_counter()
+    simformer.fit(key, simulations, **fit)
+    train_seconds = time.perf_counter() - start
+    questions = ask(task, settings.question_seed)
+    print(f"{name}: trained in {train_seconds:.0f} s; drawing", file=sys.stderr)
+    row = {
+        "task": name,
+        "simulations": simulations,
+        "seed": seed,
+        "attention": simformer.attention,
+        "process": simformer.process,
+        "use_density": simformer.use_density,
+        "overrides": {**settings.model, **fit},
+        "train_seconds": round(train_seconds, 1),
+        "train_steps": int(simformer.history["step"][-1]),
+        "validation_loss": round(float(simformer.history["validation_loss"].min()), 5),
+        **_time_draws(simformer, _posteriors(questions), settings.evaluations),
+    }
+    draws = draw(simformer, questions, DRAWS, jax.random.key(seed + 1), settings.evaluations)
+    in_depth = draw(
+        simformer, questions[:QUESTIONS_IN_DEPTH], MANY_DRAWS, jax.random.key(seed + 2), settings.evaluations
+    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if save_draws is not None:
+        keep(save_draws, questions, draws)
+    row |= score(questions, draws, in_depth)
+    if name == "two_moons":
+        row["radius_sd"] = float(np.mean([radius(d[:, :2], d[:, 2:]).std() for d in in_depth]))
+    return row | {
+        "parameters": simformer.num_parameters,
+        "peak_rss_mib": round(peak),
+        "device": device(),
+        "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
+    }
+
+
+def ask(task: Task, seed: int | None = None) -> list[Question]:
+    """The reference questions of a task; or others, from a seed."""
+    if task.shipped and seed is None:
+        return shipped_questions(task, MANY_DRAWS)
+    seed = REFERENCE_SEED if seed is None else seed
+    count = QUESTIONS if task.all_conditionals else QUESTIONS_IN_DEPTH
+    return fresh_questions(task, count, MANY_DRAWS, seed)
+
+
+def condition(simformer: Simformer, questions: Sequence[Question]) -> ConditionedDistribution:
+    """Ask all questions in one batch, what is not given missing."""
+    values = np.stack([np.where(q.given, q.values, np.nan) for q in questions])
+    sites = simformer.structure.sites.values()
+    return simformer.condition(
+        {site.name: values[:, site.token_slice].reshape(len(questions), *site.shape) for site in sites}
+    )
+
+
+def draw(
+    simformer: Simformer, questions: Sequence[Question], count: int, key: jax.Array, evaluations: int | None = None
+) -> Float[np.ndarray, "questions draws scalars"]:
+    """Draws of all scalars for every question, the given ones as given."""
+    drawn = condition(simformer, questions).draw(key, (count,), num_steps=evaluations)
+    scalars = np.stack([np.tile(q.values, (count, 1)) for q in questions])
+    for name, array in drawn.items():
+        scalars[..., simformer.structure.sites[name].token_slice] = np.moveaxis(np.asarray(array), 0, 1).reshape(
+            len(questions), count, -1
+        )
+    return scalars
+
+
+def score(
+    questions: Sequence[Question], draws: np.ndarray, in_depth: Float[np.ndarray, "some draws scalars"]
+) -> dict[str, Any]:
+    """Two-sample tests of every question, and their means."""
+    forest, mlp, many = [], [], []
+    for number, question in enumerate(questions):
+        latent, reference = ~question.given, question.latent_reference
+        forest.append(c2st(draws[number][:, latent], reference[:DRAWS]))
+        if number < len(in_depth):
+            mlp.append(c2st(draws[number][:, latent], reference[:DRAWS], classifier="mlp"))
+            many.append(c2st(in_depth[number][:, latent], reference[:MANY_DRAWS]))
+        print(f"question {number}: {forest[-1]:.3f}", file=sys.stderr)
+    return {
+        "c2st_rf": round(float(np.mean(forest)), 4),
+        "c2st_mlp": round(float(np.mean(mlp)), 4),
+        "c2st_rf_5000": round(float(np.mean(many)), 4),
+        "c2st_rf_each": np.round(forest, 4).tolist(),
+        "c2st_mlp_each": np.round(mlp, 4).tolist(),
+        "c2st_rf_5000_each": np.round(many, 4).tolist(),
+    }
+
+
+def keep(path: Path, questions: Sequence[Question], draws: np.ndarray) -> None:
+    """Write observations, given masks, draws and references of all questions to one file."""
+    np.savez_compressed(
+        path,
+        observation=np.stack([q.values for q in questions]),
+        given=np.stack([q.given for q in questions]),
+        draws=draws,
+        reference=np.stack([q.reference[:DRAWS] for q in questions]),
+    )
+
+
+def device() -> str:
+    """What ran it, in words."""
+    kind = jax.devices()[0].device_kind
+    if kind != "cpu":
+        return f"{len(jax.devices())} x {kind}"
+    return f"cpu, {len(os.sched_getaffinity(0))} core(s)"
+
+
+def _time_draws(simformer: Simformer, questions: Sequence[Question], evaluations: int | None) -> dict[str, Any]:
+    """Seconds for many draws of one condition, then of another that is given the same way."""
+    seconds = []
+    for number, question in enumerate(questions):
+        start = time.perf_counter()
+        conditioned = condition(simformer, [question])
+        jax.block_until_ready(conditioned.draw(jax.random.key(number), (TIMED_DRAWS,), num_steps=evaluations))
+        seconds.append(round(time.perf_counter() - start, 2))
+    return {
+        "sample_seconds_cold": seconds[0],
+        "sample_seconds_warm": seconds[1],
+        "evaluations": evaluations or DEFAULT_STEPS,
+    }
+
+
+def _posteriors(questions: Sequence[Question]) -> Sequence[Question]:
+    """Two questions that are given the same way."""
+    patterns = [q.given.tolist() for q in questions]
+    common = max(patterns, key=patterns.count)
+    alike = [q for q, pattern in zip(questions, patterns, strict=True) if pattern == common and q.given.any()]
+    return alike[:2]
+
+
+def _affordable_steps(task: Task, simulations: int, settings: Settings, seconds: float) -> int:
+    """How many steps a time allows, by the speed of a short trial."""
+    trial, times = Simformer(task.model, **task.options, **settings.model), []
+    for steps in (100, 400):
+        start = time.perf_counter()
+        trial.fit(jax.random.key(0), simulations, **settings.fit, num_steps=steps, progress_bar=False)
+        times.append(time.perf_counter() - start)
+    per_step = max(times[1] - times[0], 1e-3) / 300
+    overhead = max(times[0] - 100 * per_step, 0.0)
+    return max(100, int((seconds - overhead) / per_step))

@@ -1,0 +1,135 @@
+"""What a benchmark task supplies, and the questions that are asked of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float
+
+from simformer_ppl.simformer import Simformer
+
+DrawConditional = Callable[
+    [np.random.Generator, Float[np.ndarray, " scalars"], Bool[np.ndarray, " scalars"], int], np.ndarray
+]
+"""``(rng, values, given, num_draws) -> [num_draws, scalars]``: exact draws, given scalars as given."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model, and exact draws of its conditionals.
+
+    Attributes
+    ----------
+    name
+        As typed.
+    model
+        The NumPyro model.
+    draw_conditional
+        Independent draws of the scalars (in the order of the tokens) that are not given.
+    options
+        Arguments of :class:`~simformer_ppl.Simformer` beside the model.
+    all_conditionals
+        Whether random conditionals are asked about, or posteriors.
+    units
+        Numbers of the scalars that are given together; each alone by default.
+    shipped
+        Name of the references in sbibm-jax, where it has some.
+    """
+
+    name: str
+    model: Callable[..., Any]
+    draw_conditional: DrawConditional
+    options: Mapping[str, Any] = field(default_factory=dict)
+    all_conditionals: bool = False
+    units: tuple[tuple[int, ...], ...] = ()
+    shipped: str | None = None
+
+
+class Question(NamedTuple):
+    """A conditional of the joint, and draws of it.
+
+    Attributes
+    ----------
+    values
+        Of the given scalars; whatever, elsewhere.
+    given
+        Which scalars are given.
+    reference
+        Draws of all scalars, the given ones as given.
+    """
+
+    values: Float[np.ndarray, " scalars"]
+    given: Bool[np.ndarray, " scalars"]
+    reference: Float[np.ndarray, "draws scalars"]
+
+    @property
+    def latent_reference(self) -> Float[np.ndarray, "draws latent"]:
+        """Draws of the scalars that are not given."""
+        return self.reference[:, ~self.given]
+
+
+def fresh_questions(task: Task, count: int, num_draws: int, seed: int) -> list[Question]:
+    """Simulate observations, and draw what is not given of them.
+
+    Posterior tasks are asked for posteriors. The others for the joint, the posterior, the likelihood, and what
+    Bernoulli masks of rate .3 and .7 leave, a fifth each, as in Gloeckler et al. 2024 (appendix A2.2).
+
+    Parameters
+    ----------
+    task
+        The task.
+    count
+        Number of questions.
+    num_draws
+        Draws of each reference.
+    seed
+        Of observations, masks and draws.
+    """
+    rng = np.random.default_rng(seed)
+    simformer = Simformer(task.model, **task.options)
+    sites = simformer.structure.sites.values()
+    simulations = simformer.simulate(jax.random.key(seed), count)
+    scalars = np.concatenate([simulations[site.name].values.reshape(count, -1) for site in sites], 1).astype(float)
+    is_data = np.concatenate([np.full(int(np.prod(site.shape)), site.is_data) for site in sites])
+    questions = []
+    for values in scalars:
+        given = _random_mask(rng, is_data, task.units) if task.all_conditionals else is_data
+        questions.append(Question(values, given, task.draw_conditional(rng, values, given, num_draws)))
+    return questions
+
+
+def shipped_questions(task: Task, num_draws: int) -> list[Question]:
+    """The ten observations of sbibm (Lueckmann et al. 2021) and their reference posteriors, from sbibm-jax.
+
+    Raises
+    ------
+    ImportError
+        If sbibm-jax is not installed: the extra ``bench``.
+    """
+    from sbibm_jax import get_task
+
+    source = get_task(task.shipped)
+    questions = []
+    for number in range(1, 11):
+        observation = np.asarray(source.get_observation(num_observation=number), float).ravel()
+        draws = np.asarray(source.get_reference_posterior_samples(num_observation=number), float)[:num_draws]
+        given = np.repeat([False, True], [draws.shape[1], len(observation)])
+        values = np.concatenate([np.zeros(draws.shape[1]), observation])
+        reference = np.concatenate([draws, np.tile(observation, (len(draws), 1))], 1)
+        questions.append(Question(values, given, reference))
+    return questions
+
+
+def _random_mask(
+    rng: np.random.Generator, is_data: Bool[np.ndarray, " scalars"], units: tuple[tuple[int, ...], ...]
+) -> Bool[np.ndarray, " scalars"]:
+    """Which scalars are given; not all of them."""
+    while True:
+        kind, coins = rng.integers(5), rng.uniform(size=len(is_data))
+        for unit in units:
+            coins[list(unit)] = coins[unit[0]]
+        given = (np.zeros_like(is_data), is_data, ~is_data, coins < 0.3, coins < 0.7)[kind]
+        if not given.all():
+            return given
