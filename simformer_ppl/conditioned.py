@@ -32,7 +32,6 @@ from simformer_ppl.tokens.conditions import (
     read_values,
 )
 
-DEFAULT_STEPS = 32
 """Evaluations of the network for a draw."""
 
 ACCEPTANCE_DRAWS = 1024
@@ -118,7 +117,7 @@ class ConditionedDistribution:
         sample_shape
             Leading shape of independent draws.
         num_steps
-            Evaluations of the network for a draw; see :data:`DEFAULT_STEPS`.
+            Evaluations of the network for a draw; the default of the process if None (32 for ``"edm"``).
 
         Returns
         -------
@@ -130,7 +129,7 @@ class ConditionedDistribution:
             If fewer than one draw in a thousand lies inside the given intervals and supports. Under ``jax.jit``, where
             nothing can be raised, such draws are NaN, and the lowest value for discrete sites.
         """
-        values = self._draw_all(rng_key, tuple(sample_shape), _checked_steps(num_steps))
+        values = self._draw_all(rng_key, tuple(sample_shape), self._evaluations(num_steps))
         return {name: values[name] for name in self.latent_sites}
 
     def sample(
@@ -176,7 +175,7 @@ class ConditionedDistribution:
             )
         if log_prob:
             self._refuse_density()
-        steps = _checked_steps(num_steps)
+        steps = self._evaluations(num_steps)
         started = time.perf_counter()
         draw_key, replay_key = jax.random.split(rng_key)
         values = self._draw_all(draw_key, (num_samples,), steps)
@@ -327,6 +326,13 @@ class ConditionedDistribution:
         values = self.joint.layout.decode(draws.reshape(*leading, -1))
         return {name: self._fill(name, value, leading) for name, value in values.items()}
 
+    def _evaluations(self, num_steps: int | None) -> int:
+        if num_steps is None:
+            return self.joint.process.default_steps
+        if num_steps < 3:
+            raise ValueError(f"num_steps: expected at least 3 evaluations of the network, got {num_steps}.")
+        return num_steps
+
     def _rows(
         self, sample_shape: tuple[int, ...]
     ) -> tuple[Float[Array, "rows channels"], Bool[np.ndarray, "#rows tokens"]]:
@@ -429,7 +435,7 @@ class ConditionedDistribution:
         if not self._dynamic_sites:
             return jnp.zeros(self.batch_shape)
         rows, patterns = self._rows((ACCEPTANCE_DRAWS,))
-        inside = self._inside(self.joint.draw(jax.random.key(0), rows, patterns, DEFAULT_STEPS))
+        inside = self._inside(self.joint.draw(jax.random.key(0), rows, patterns, self._evaluations(None)))
         share = inside.reshape(ACCEPTANCE_DRAWS, *self.batch_shape).mean(0)
         return jnp.log(jnp.maximum(share, 1 / ACCEPTANCE_DRAWS))
 
@@ -443,9 +449,3 @@ class ConditionedDistribution:
             rows = {name: value.reshape(-1, *self.structure.sites[name].shape) for name, value in full.items()}
             inside &= self.replay.inside(rows, self._dynamic_sites).reshape(leading)
         return inside
-
-
-def _checked_steps(num_steps: int | None) -> int:
-    if num_steps is not None and num_steps < 3:
-        raise ValueError(f"num_steps: expected at least 3 evaluations of the network, got {num_steps}.")
-    return DEFAULT_STEPS if num_steps is None else num_steps

@@ -10,8 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from simformer_ppl.diffusion.density import exact_probes, hutchinson_probes, log_density
-from simformer_ppl.diffusion.process import EDM, Condition
-from simformer_ppl.diffusion.samplers import dpm_solver
+from simformer_ppl.diffusion.process import Condition, Process, denoiser
 from simformer_ppl.tokens.attention import AttentionFunction
 from simformer_ppl.tokens.layout import TokenLayout
 from simformer_ppl.tokens.standardisation import Standardisation
@@ -51,7 +50,7 @@ class LearnedJoint:
     graph: nnx.GraphDef
     layout: TokenLayout
     attention: AttentionFunction
-    process: EDM
+    process: Process
 
     def draw(
         self,
@@ -107,8 +106,9 @@ class LearnedJoint:
 @partial(jax.jit, static_argnames="num_steps")
 def _draw(joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, tokens: Array, *, num_steps: int) -> Array:
     condition = joint.condition(channels, tokens)
-    denoiser = joint.process.denoiser(nnx.merge(joint.graph, joint.parameters), condition)
-    draws = dpm_solver(rng_key, denoiser, channels.shape, joint.process.grid(num_steps - 1))
+    denoise = denoiser(joint.process, nnx.merge(joint.graph, joint.parameters), condition)
+    sampler = joint.process.sampler
+    draws = sampler.solve(rng_key, denoise, channels.shape, joint.process.grid(sampler.num_levels(num_steps)))
     return jnp.where(condition.channels, channels, joint.standardisation.inverse(draws))
 
 

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from simformer_ppl import persistence
 from simformer_ppl.compilation import COMPILED_QUICKLY
 from simformer_ppl.conditioned import ConditionedDistribution
-from simformer_ppl.diffusion.process import EDM
+from simformer_ppl.diffusion.process import PROCESSES
 from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.labelled_arrays import dataset_to_arrays, simulations_to_dataset
 from simformer_ppl.naming import check_coords
@@ -36,7 +36,6 @@ from simformer_ppl.training.provenance import is_own, mark
 from simformer_ppl.training.recipe import BATCH_SIZE, LEARNING_RATE, default_steps, split
 from simformer_ppl.training.simulate import keep_finite, simulate
 
-PROCESSES = {"edm": EDM()}
 CUSTOM = "custom"
 
 
@@ -77,7 +76,8 @@ class Simformer:
         :mod:`simformer_ppl.diffusion.control_variate`. Simulations that do not come from :meth:`simulate` are learned
         without.
     process
-        The diffusion process: ``"edm"``.
+        The diffusion process: ``"edm"``, or, for comparison, the published ``"ve"`` and ``"vp"`` with their weighting
+        and their 500 steps of Euler-Maruyama.
     network
         Size of the network.
 

@@ -41,7 +41,7 @@ def test_every_kind_of_attention_trains_and_draws(attention):
     [
         ({"attention": "sparse"}, "attention: expected 'moral'"),
         ({"attention": np.ones((3, 3), bool)}, r"attention: expected a bool matrix of shape \(7, 7\)"),
-        ({"process": "ddpm"}, r"process: expected one of \['edm'\], got 'ddpm'"),
+        ({"process": "ddpm"}, r"process: expected one of \['edm', 've', 'vp'\], got 'ddpm'"),
         ({"sites": ["a", "nope"]}, r"sites: unknown \['nope'\]"),
         ({"data_sites": ["nope"]}, r"data_sites: unknown \['nope'\]"),
         ({"dims": {"y": ["one", "two"]}}, r"site 'y'"),

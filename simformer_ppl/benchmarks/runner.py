@@ -16,8 +16,9 @@ from jaxtyping import Float
 from simformer_ppl.benchmarks.tasks.catalogue import TASKS
 from simformer_ppl.benchmarks.tasks.task import Question, Task, fresh_questions, shipped_questions
 from simformer_ppl.benchmarks.tasks.two_moons import radius
-from simformer_ppl.conditioned import DEFAULT_STEPS, ConditionedDistribution
+from simformer_ppl.conditioned import ConditionedDistribution
 from simformer_ppl.diagnostics.c2st import c2st
+from simformer_ppl.diffusion.process import PROCESSES
 from simformer_ppl.simformer import Simformer
 
 DRAWS, MANY_DRAWS = 1_000, 5_000
@@ -202,7 +203,7 @@ def _time_draws(simformer: Simformer, questions: Sequence[Question], evaluations
     return {
         "sample_seconds_cold": seconds[0],
         "sample_seconds_warm": seconds[1],
-        "evaluations": evaluations or DEFAULT_STEPS,
+        "evaluations": evaluations or PROCESSES[simformer.process].default_steps,
     }
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from simformer_ppl.diffusion.control_variate import ModelGradient, controlled_target
-from simformer_ppl.diffusion.process import EDM, Condition, Network
+from simformer_ppl.diffusion.process import Condition, Network, Process, precondition
 
 _VARIANCE_WEIGHT = 0.1
 """Weight of learning the variance of the control variate."""
@@ -13,7 +13,7 @@ _VARIANCE_WEIGHT = 0.1
 
 def denoising_loss(
     rng_key: PRNGKeyArray,
-    process: EDM,
+    process: Process,
     network: Network,
     condition: Condition,
     target: Float[Array, "batch channels"],
@@ -50,7 +50,7 @@ def denoising_loss(
         noise = jnp.stack([noise, -noise], 1).reshape(-1, target.shape[-1])
     noised = target + level[:, None] * noise
     output = process.output(network, condition, noised, level)
-    clean = process.precondition(output.prediction, noised, level)
+    clean = precondition(output.prediction, noised, level)
     latent = ~condition.channels
 
     def error(target: Float[Array, "batch channels"]) -> Float[Array, ""]:

@@ -1,7 +1,7 @@
-"""Noise levels, preconditioning and loss weight."""
+"""Noise levels, preconditioning, loss weight and sampler of a diffusion process."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -9,19 +9,11 @@ import numpy as np
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-
-class Output(Protocol):
-    """What a network says: a prediction, and the logarithm of a variance, of every channel."""
-
-    prediction: Float[Array, "batch channels"]
-    log_variance: Float[Array, "batch channels"]
-
+from simformer_ppl.diffusion.samplers import DPM_SOLVER, EULER_MARUYAMA, Denoiser, Sampler
+from simformer_ppl.network.transformer import Output
 
 Network = Callable[[Array, Array, Array, Array], Output]
 """``(values, conditioned, noise_label, mask) -> output``, batched over sequences."""
-
-Denoiser = Callable[[Float[Array, "batch channels"], Float[Array, " batch"]], Float[Array, "batch channels"]]
-"""``(noised, noise_level) -> expected clean values``; given channels come back as given."""
 
 
 class Condition(NamedTuple):
@@ -45,6 +37,56 @@ class Condition(NamedTuple):
     mask: Bool[Array, "#batch tokens tokens"]
 
 
+class Process(Protocol):
+    """What a diffusion process supplies.
+
+    All are told in the coordinate in which noise is added to a signal that is not scaled, ``x = x_0 + s * noise``, and
+    by the output ``F`` of EDM's preconditioning (Karras et al. 2022, equation 7, sigma_data = 1),
+
+        E[x_0 | x] = x / (1 + s^2) + s / sqrt(1 + s^2) * F,
+
+    so that samplers and densities need not know which process trained the network.
+    """
+
+    @property
+    def lowest(self) -> float:
+        """Noise level at which sampling ends."""
+        ...
+
+    @property
+    def highest(self) -> float:
+        """Noise level at which sampling starts."""
+        ...
+
+    @property
+    def default_steps(self) -> int:
+        """Evaluations of the network for a draw."""
+        ...
+
+    def training_levels(self, rng_key: PRNGKeyArray, batch: int) -> Float[Array, " batch"]:
+        """Draw noise levels, stratified over the batch."""
+        ...
+
+    def weight(self, level: Float[Array, " batch"]) -> Float[Array, " batch"]:
+        """Loss weight of the squared error of the denoised values."""
+        ...
+
+    def grid(self, num_steps: int) -> Float[np.ndarray, " steps"]:
+        """Falling noise levels for sampling."""
+        ...
+
+    def output(
+        self, network: Network, condition: Condition, noised: Float[Array, "batch channels"], level: Float[Array, " b"]
+    ) -> Output:
+        """F, and the logarithm of a variance, for noised values."""
+        ...
+
+    @property
+    def sampler(self) -> Sampler:
+        """What turns noise into draws."""
+        ...
+
+
 class EDM(NamedTuple):
     """The design of Karras et al. 2022 for data standardised to sd 1.
 
@@ -56,6 +98,8 @@ class EDM(NamedTuple):
         Noise levels at the two ends of sampling.
     curvature
         Exponent of the sampling grid (their rho, equation 5).
+    default_steps
+        Evaluations of the network for a draw.
     """
 
     log_mean: float = -2.0
@@ -63,47 +107,176 @@ class EDM(NamedTuple):
     lowest: float = 2e-3
     highest: float = 20.0
     curvature: float = 7.0
+    default_steps: int = 32
 
     def training_levels(self, rng_key: PRNGKeyArray, batch: int) -> Float[Array, " batch"]:
-        """Draw noise levels, stratified over the batch."""
-        uniform = (jnp.arange(batch) + jax.random.uniform(rng_key, (batch,))) / batch
-        return jnp.exp(self.log_mean + self.log_sd * ndtri(jnp.clip(uniform, 1e-5, 1 - 1e-5)))
+        """Log-normal noise levels."""
+        uniform = jnp.clip(stratified(rng_key, batch), 1e-5, 1 - 1e-5)
+        return jnp.exp(self.log_mean + self.log_sd * ndtri(uniform))
 
     def weight(self, level: Float[Array, " batch"]) -> Float[Array, " batch"]:
         """Loss weight that makes the regression target of the network unit-variance at every level (table 1)."""
         return (1 + level**2) / level**2
 
     def grid(self, num_steps: int) -> Float[np.ndarray, " steps"]:
-        """Falling noise levels for sampling (equation 5), the last one :attr:`lowest`."""
+        """Falling noise levels (equation 5), the last one :attr:`lowest`."""
         highest, lowest = (end ** (1 / self.curvature) for end in (self.highest, self.lowest))
         return (np.linspace(highest, lowest, num_steps) ** self.curvature).astype(np.float32)
 
     def output(
         self, network: Network, condition: Condition, noised: Float[Array, "batch channels"], level: Float[Array, " b"]
     ) -> Output:
-        """Raw output of the network for noised values; given entries enter clean and unscaled."""
+        """The network's output is F; given entries enter clean and unscaled."""
         scaled = noised * jax.lax.rsqrt(1 + level**2)[:, None]
         inputs = jnp.where(condition.channels, condition.values, scaled)
         return network(inputs, condition.tokens, jnp.log(level) / 4, condition.mask)
 
-    def precondition(
-        self,
-        prediction: Float[Array, "batch channels"],
-        noised: Float[Array, "batch channels"],
-        level: Float[Array, " b"],
-    ) -> Float[Array, "batch channels"]:
-        """Expected clean values from the raw prediction (equation 7, sigma_data = 1)."""
-        skip = (1 / (1 + level**2))[:, None]
-        out = (level * jax.lax.rsqrt(1 + level**2))[:, None]
-        return skip * noised + out * prediction
+    @property
+    def sampler(self) -> Sampler:
+        """Second-order solution of the probability-flow ODE."""
+        return DPM_SOLVER
 
-    def denoiser(self, network: Network, condition: Condition) -> Denoiser:
-        """Expected clean values under a condition."""
 
-        def denoise(
-            noised: Float[Array, "batch channels"], level: Float[Array, " b"]
-        ) -> Float[Array, "batch channels"]:
-            clean = self.precondition(self.output(network, condition, noised, level).prediction, noised, level)
-            return jnp.where(condition.channels, condition.values, clean)
+class VarianceExploding(NamedTuple):
+    """The VESDE of Song et al. 2021 with the settings of Gloeckler et al. 2024, for comparison.
 
-        return denoise
+    The network predicts the score over the noise level, from values that are not scaled; times are uniform, and the
+    loss is weighted by the squared diffusion coefficient, which is a constant times the squared error of the noise.
+
+    Attributes
+    ----------
+    lowest, highest
+        Noise levels at time 0 and 1, geometric between.
+    earliest
+        Time at which sampling ends.
+    default_steps
+        Evaluations of the network for a draw.
+    """
+
+    lowest: float = 1e-4
+    highest: float = 15.0
+    earliest: float = 1e-5
+    default_steps: int = 500
+
+    def training_levels(self, rng_key: PRNGKeyArray, batch: int) -> Float[Array, " batch"]:
+        """Noise levels at uniform times."""
+        return self._level(self.earliest + (1 - self.earliest) * stratified(rng_key, batch))
+
+    def weight(self, level: Float[Array, " batch"]) -> Float[Array, " batch"]:
+        """That of the squared error of the noise."""
+        return level**-2
+
+    def grid(self, num_steps: int) -> Float[np.ndarray, " steps"]:
+        """Noise levels at evenly spaced times."""
+        return np.asarray(self._level(np.linspace(1.0, self.earliest, num_steps)), np.float32)
+
+    def output(
+        self, network: Network, condition: Condition, noised: Float[Array, "batch channels"], level: Float[Array, " b"]
+    ) -> Output:
+        """F from a network that predicts the negative noise; given entries enter clean."""
+        inputs = jnp.where(condition.channels, condition.values, noised)
+        raw = network(inputs, condition.tokens, jnp.log(level) / 4, condition.mask)
+        return _from_noise(raw, noised, level)
+
+    @property
+    def sampler(self) -> Sampler:
+        """Euler-Maruyama of the reverse SDE."""
+        return EULER_MARUYAMA
+
+    def _level(self, time: Any) -> Any:
+        return self.lowest * (self.highest / self.lowest) ** time
+
+
+class VariancePreserving(NamedTuple):
+    """The VPSDE of Song et al. 2021 with the settings of Gloeckler et al. 2024, for comparison.
+
+    Values are scaled down while noise is added, as the network sees them; the loss is weighted by the variance of the
+    noise, which is the squared error of the noise.
+
+    Attributes
+    ----------
+    lowest_rate, highest_rate
+        Their beta at time 0 and 1, linear between.
+    earliest
+        Time at which sampling ends.
+    default_steps
+        Evaluations of the network for a draw.
+    """
+
+    lowest_rate: float = 0.01
+    highest_rate: float = 10.0
+    earliest: float = 1e-5
+    default_steps: int = 500
+
+    @property
+    def lowest(self) -> float:
+        """Noise level at which sampling ends."""
+        return float(self._level(np.float64(self.earliest)))
+
+    @property
+    def highest(self) -> float:
+        """Noise level at which sampling starts."""
+        return float(self._level(np.float64(1.0)))
+
+    def training_levels(self, rng_key: PRNGKeyArray, batch: int) -> Float[Array, " batch"]:
+        """Noise levels at uniform times."""
+        return self._level(self.earliest + (1 - self.earliest) * stratified(rng_key, batch))
+
+    def weight(self, level: Float[Array, " batch"]) -> Float[Array, " batch"]:
+        """That of the squared error of the noise."""
+        return level**-2
+
+    def grid(self, num_steps: int) -> Float[np.ndarray, " steps"]:
+        """Noise levels at evenly spaced times."""
+        return np.asarray(self._level(np.linspace(1.0, self.earliest, num_steps)), np.float32)
+
+    def output(
+        self, network: Network, condition: Condition, noised: Float[Array, "batch channels"], level: Float[Array, " b"]
+    ) -> Output:
+        """F from a network that predicts the negative noise; given entries enter clean and unscaled."""
+        scaled = noised * jax.lax.rsqrt(1 + level**2)[:, None]
+        inputs = jnp.where(condition.channels, condition.values, scaled)
+        raw = network(inputs, condition.tokens, jnp.log(level) / 4, condition.mask)
+        return _from_noise(raw, noised, level)
+
+    @property
+    def sampler(self) -> Sampler:
+        """Euler-Maruyama of the reverse SDE."""
+        return EULER_MARUYAMA
+
+    def _level(self, time: Any) -> Any:
+        integral = self.lowest_rate * time + 0.5 * (self.highest_rate - self.lowest_rate) * time**2
+        return (jnp.expm1(integral) if isinstance(time, jax.Array) else np.expm1(integral)) ** 0.5
+
+
+PROCESSES: dict[str, Process] = {"edm": EDM(), "ve": VarianceExploding(), "vp": VariancePreserving()}
+
+
+def precondition(
+    prediction: Float[Array, "batch channels"], noised: Float[Array, "batch channels"], level: Float[Array, " b"]
+) -> Float[Array, "batch channels"]:
+    """Expected clean values from F (Karras et al. 2022, equation 7, sigma_data = 1)."""
+    skip = (1 / (1 + level**2))[:, None]
+    out = (level * jax.lax.rsqrt(1 + level**2))[:, None]
+    return skip * noised + out * prediction
+
+
+def denoiser(process: Process, network: Network, condition: Condition) -> Denoiser:
+    """Expected clean values under a condition."""
+
+    def denoise(noised: Float[Array, "batch channels"], level: Float[Array, " b"]) -> Float[Array, "batch channels"]:
+        clean = precondition(process.output(network, condition, noised, level).prediction, noised, level)
+        return jnp.where(condition.channels, condition.values, clean)
+
+    return denoise
+
+
+def stratified(rng_key: PRNGKeyArray, batch: int) -> Float[Array, " batch"]:
+    """Uniform numbers, one in each of as many equal intervals."""
+    return (jnp.arange(batch) + jax.random.uniform(rng_key, (batch,))) / batch
+
+
+def _from_noise(raw: Output, noised: Float[Array, "batch channels"], level: Float[Array, " b"]) -> Output:
+    """The F whose denoised values are those of a predicted noise ``-raw``: ``x + s * raw``."""
+    stretch = jnp.sqrt(1 + level**2)[:, None]
+    return raw._replace(prediction=stretch * raw.prediction + level[:, None] / stretch * noised)

@@ -1,15 +1,37 @@
 """From noise to draws in few evaluations of the denoiser."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from simformer_ppl.diffusion.process import Denoiser
+Denoiser = Callable[[Float[Array, "batch channels"], Float[Array, " batch"]], Float[Array, "batch channels"]]
+"""``(noised, noise_level) -> expected clean values``; given channels come back as given."""
+
+Solve = Callable[[PRNGKeyArray, Denoiser, tuple[int, ...], Float[np.ndarray, " levels"]], Array]
+"""``(rng_key, denoiser, shape, grid) -> draws`` for falling noise levels, given channels as given."""
+
+
+class Sampler(NamedTuple):
+    """A sampler, and how many noise levels it visits for a number of evaluations.
+
+    Attributes
+    ----------
+    solve
+        Draws, for a grid of noise levels.
+    num_levels
+        Size of the grid that takes that many evaluations, or one fewer.
+    """
+
+    solve: Solve
+    num_levels: Callable[[int], int]
 
 
 def dpm_solver(
-    rng_key: PRNGKeyArray, denoiser: Denoiser, shape: tuple[int, ...], grid: Float[np.ndarray, " steps"]
+    rng_key: PRNGKeyArray, denoiser: Denoiser, shape: tuple[int, ...], grid: Float[np.ndarray, " levels"]
 ) -> Float[Array, "batch channels"]:
     """Solve the probability-flow ODE by DPM-Solver++(2M): second order, one evaluation a step.
 
@@ -32,9 +54,6 @@ def dpm_solver(
     Draws, given channels as given.
     """
     levels = jnp.asarray(grid)
-    # noise around the mean of the target: around zero, every draw would be off by mean / grid[0] of its sd
-    centre = denoiser(jnp.zeros(shape), jnp.full(shape[0], levels[0]))
-    start = centre + jax.random.normal(rng_key, shape) * jnp.sqrt(1 + levels[0] ** 2)
 
     def step(state: tuple[Array, Array, Array], ends: tuple[Array, Array]) -> tuple[tuple[Array, Array, Array], None]:
         noised, previous, previous_gap = state
@@ -46,6 +65,82 @@ def dpm_solver(
         return (noised, clean, gap), None
 
     # an infinite previous gap marks the first step, which has no slope yet
+    start = _start(rng_key, denoiser, shape, levels[0])
     initial = (start, jnp.zeros_like(start), jnp.asarray(jnp.inf))
     (noised, _, _), _ = jax.lax.scan(step, initial, (levels[:-1], levels[1:]))
     return denoiser(noised, jnp.full(shape[0], levels[-1]))
+
+
+def heun(
+    rng_key: PRNGKeyArray, denoiser: Denoiser, shape: tuple[int, ...], grid: Float[np.ndarray, " levels"]
+) -> Float[Array, "batch channels"]:
+    """Solve the probability-flow ODE by Heun's method: second order, two evaluations a step.
+
+    Karras et al. 2022, algorithm 1. Parameters and return value as of :func:`dpm_solver`.
+    """
+    levels = jnp.asarray(grid)
+
+    def direction(noised: Array, level: Array) -> Array:
+        return (noised - denoiser(noised, jnp.full(shape[0], level))) / level
+
+    def step(noised: Array, ends: tuple[Array, Array]) -> tuple[Array, None]:
+        level, next_level = ends
+        first = direction(noised, level)
+        second = direction(noised + (next_level - level) * first, next_level)
+        return noised + (next_level - level) * (first + second) / 2, None
+
+    noised, _ = jax.lax.scan(step, _start(rng_key, denoiser, shape, levels[0]), (levels[:-1], levels[1:]))
+    return denoiser(noised, jnp.full(shape[0], levels[-1]))
+
+
+def euler(
+    rng_key: PRNGKeyArray, denoiser: Denoiser, shape: tuple[int, ...], grid: Float[np.ndarray, " levels"]
+) -> Float[Array, "batch channels"]:
+    """Solve the probability-flow ODE by Euler's method, also known as DDIM (Song et al. 2021): first order.
+
+    Parameters and return value as of :func:`dpm_solver`.
+    """
+    levels = jnp.asarray(grid)
+
+    def step(noised: Array, ends: tuple[Array, Array]) -> tuple[Array, None]:
+        level, next_level = ends
+        clean = denoiser(noised, jnp.full(shape[0], level))
+        return clean + next_level / level * (noised - clean), None
+
+    noised, _ = jax.lax.scan(step, _start(rng_key, denoiser, shape, levels[0]), (levels[:-1], levels[1:]))
+    return denoiser(noised, jnp.full(shape[0], levels[-1]))
+
+
+def euler_maruyama(
+    rng_key: PRNGKeyArray, denoiser: Denoiser, shape: tuple[int, ...], grid: Float[np.ndarray, " levels"]
+) -> Float[Array, "batch channels"]:
+    """Simulate the reverse SDE by Euler-Maruyama, as Gloeckler et al. 2024 do: many small steps.
+
+    Song et al. 2021, equation 6, in the variance of the noise as time. A process that scales its signal is the same in
+    this coordinate, but for the error of the steps. Parameters and return value as of :func:`dpm_solver`.
+    """
+    levels = jnp.asarray(grid)
+    start_key, step_key = jax.random.split(rng_key)
+
+    def step(noised: Array, ends: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        level, next_level, key = ends
+        gap = level**2 - next_level**2
+        clean = denoiser(noised, jnp.full(shape[0], level))
+        drift = (clean - noised) * gap / level**2
+        return noised + drift + jnp.sqrt(gap) * jax.random.normal(key, shape), None
+
+    keys = jax.random.split(step_key, len(grid) - 1)
+    noised, _ = jax.lax.scan(step, _start(start_key, denoiser, shape, levels[0]), (levels[:-1], levels[1:], keys))
+    return denoiser(noised, jnp.full(shape[0], levels[-1]))
+
+
+DPM_SOLVER = Sampler(dpm_solver, lambda evaluations: evaluations - 1)
+HEUN = Sampler(heun, lambda evaluations: evaluations // 2)
+EULER = Sampler(euler, lambda evaluations: evaluations - 1)
+EULER_MARUYAMA = Sampler(euler_maruyama, lambda evaluations: evaluations - 1)
+
+
+def _start(rng_key: PRNGKeyArray, denoiser: Denoiser, shape: tuple[int, ...], level: Array) -> Array:
+    """Noise around the mean of the target: around zero, every draw would be off by mean / level of its sd."""
+    centre = denoiser(jnp.zeros(shape), jnp.full(shape[0], level))
+    return centre + jax.random.normal(rng_key, shape) * jnp.sqrt(1 + level**2)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from simformer_ppl.diffusion.control_variate import ModelGradient
 from simformer_ppl.diffusion.loss import denoising_loss
-from simformer_ppl.diffusion.process import EDM, Condition
+from simformer_ppl.diffusion.process import Condition, Process
 from simformer_ppl.tokens.attention import AttentionFunction
 from simformer_ppl.tokens.layout import TokenLayout
 from simformer_ppl.tokens.masks import draw_conditioned
@@ -69,7 +69,7 @@ class Trainer:
     layout: TokenLayout
     standardisation: Standardisation
     attention: AttentionFunction
-    process: EDM
+    process: Process
     optimiser: optax.GradientTransformation
     batch_size: int
     gradient: ModelGradient | None = None

@@ -8,8 +8,8 @@ from scipy.stats import multivariate_normal, norm
 
 from simformer_ppl.diffusion.density import exact_probes, hutchinson_probes, log_density
 from simformer_ppl.diffusion.loss import denoising_loss
-from simformer_ppl.diffusion.process import EDM, Condition
-from simformer_ppl.diffusion.samplers import dpm_solver
+from simformer_ppl.diffusion.process import EDM, PROCESSES, Condition, denoiser
+from simformer_ppl.diffusion.samplers import dpm_solver, euler, euler_maruyama, heun
 from simformer_ppl.network.transformer import Output
 
 MEAN = jnp.array([0.3, -0.5])
@@ -123,6 +123,42 @@ def test_given_channels_are_neither_moved_nor_counted():
     def network(inputs, conditioned, label, mask):
         return Output(jnp.ones_like(inputs) * inputs[:, :1], jnp.zeros_like(inputs))
 
-    denoiser = EDM().denoiser(network, condition)
-    draws = dpm_solver(jax.random.key(0), denoiser, (1, 2), EDM().grid(8))
+    denoise = denoiser(EDM(), network, condition)
+    draws = dpm_solver(jax.random.key(0), denoise, (1, 2), EDM().grid(8))
     assert draws[0, 0] == 1.5
+
+
+@pytest.mark.parametrize("solve", [heun, euler, euler_maruyama])
+def test_every_sampler_converges_to_the_gaussian(solve):
+    draws = solve(jax.random.key(0), gaussian_denoiser, (20_000, 2), EDM().grid(500))
+    # five standard errors, and what 500 steps of first order leave
+    assert jnp.allclose(draws.mean(0), MEAN, atol=5 * np.sqrt(0.5 / 20_000))
+    assert jnp.allclose(jnp.cov(draws.T), COVARIANCE, atol=5 * 0.5 * np.sqrt(2 / 20_000) + 0.01)
+
+
+@pytest.mark.parametrize("name", ["ve", "vp"])
+def test_published_processes_denoise_by_the_noise_they_predict(name):
+    process = PROCESSES[name]
+    level = process.training_levels(jax.random.key(0), 64)
+    target, noise = jax.random.normal(jax.random.key(1), (2, 64, 3))
+    noised = target + level[:, None] * noise
+    nothing = jnp.zeros((64, 3), bool)
+    condition = Condition(target, nothing, nothing, jnp.ones((1, 3, 3), bool))
+
+    def network(inputs, tokens, label, mask):
+        return Output(-noise, jnp.zeros_like(noise))
+
+    # single precision leaves an error in proportion to what is subtracted
+    assert jnp.allclose(denoiser(process, network, condition)(noised, level), target, atol=1e-5, rtol=1e-5 * 100)
+    # the loss is that of the noise: of unit variance for a network that says nothing, at every level
+    silent = lambda *_: Output(jnp.zeros_like(noise), jnp.zeros_like(noise))  # noqa: E731
+    clean = denoiser(process, silent, condition)(noised, level)
+    weighted = process.weight(level)[:, None] * (clean - target) ** 2
+    assert jnp.allclose(weighted, noise**2, rtol=0.05, atol=0.01)
+
+
+def test_the_noise_of_the_published_processes_ends_where_the_paper_has_it():
+    assert np.allclose(PROCESSES["ve"].grid(3)[[0, -1]], [15.0, 1e-4], rtol=1e-3)
+    # beta is linear from .01 to 10: the signal is left with exp(-half its integral) of its size
+    variance = 1 / (1 + PROCESSES["vp"].grid(2)[0] ** 2)
+    assert variance == pytest.approx(np.exp(-(0.01 + 10) / 2), rel=1e-4)
