@@ -2,20 +2,23 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from simformer_ppl.benchmarks.figures import plot
 from simformer_ppl.benchmarks.masks import measure_masks
 from simformer_ppl.benchmarks.models import SIZED
+from simformer_ppl.benchmarks.report import read, report
 from simformer_ppl.benchmarks.runner import Settings, run
+from simformer_ppl.benchmarks.sampling import compare_samplers
 from simformer_ppl.benchmarks.tasks.catalogue import TASKS
 from simformer_ppl.benchmarks.tracing import measure_tracing
 from simformer_ppl.network import NetworkConfig
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and print what it measured."""
+    """Run a command and print what it measured: JSON lines, or what is made of them."""
     parser = argparse.ArgumentParser(prog="python -m simformer_ppl.benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     tracing = commands.add_parser("tracing", help="seconds and memory to read models of several sizes")
@@ -27,15 +30,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
     masks.add_argument("--tokens", type=int, default=100)
     masks.add_argument("--batch", type=int, default=128)
     _add_run(commands)
+    samplers = commands.add_parser("samplers", help="C2ST against network evaluations, for every sampler")
+    samplers.add_argument("task", choices=TASKS)
+    samplers.add_argument("--simulations", type=int, default=10_000)
+    samplers.add_argument("--seed", type=int, default=0)
+    samplers.add_argument("--evaluations", nargs="+", type=int, default=[4, 8, 16, 20, 32, 64])
+    samplers.add_argument("--question-seed", type=int, help="ask about other observations than the reference ones")
+    tables = commands.add_parser("report", help="print the table of runs, beside the published figures")
+    tables.add_argument("files", nargs="+", type=Path, help="JSON lines")
+    pictures = commands.add_parser("plot", help="draw C2ST against simulations and evaluations")
+    pictures.add_argument("files", nargs="+", type=Path, help="JSON lines")
+    pictures.add_argument("--output", type=Path, default=Path("benchmarks.png"))
     options = parser.parse_args(arguments)
-    if options.command == "run":
-        rows = iter([run(options.task, options.simulations, options.seed, _settings(options), options.save_draws)])
-    elif options.command == "tracing":
-        rows = measure_tracing(options.models, options.tokens)
+    if options.command == "report":
+        print(report(read(options.files)), end="")
+    elif options.command == "plot":
+        plot(read(options.files)).savefig(options.output, dpi=150)
+        print(options.output)
     else:
-        rows = (measure_masks(kind, options.tokens, options.batch, options.attention) for kind in options.models)
-    for row in rows:
-        print(json.dumps(row), flush=True)
+        for row in _measure(options):
+            print(json.dumps(row), flush=True)
+
+
+def _measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    match options.command:
+        case "run":
+            yield run(options.task, options.simulations, options.seed, _settings(options), options.save_draws)
+        case "samplers":
+            yield from compare_samplers(
+                options.task, options.simulations, options.seed, options.evaluations, options.question_seed
+            )
+        case "tracing":
+            yield from measure_tracing(options.models, options.tokens)
+        case "masks":
+            for kind in options.models:
+                yield measure_masks(kind, options.tokens, options.batch, options.attention)
 
 
 def _add_run(commands: Any) -> None:

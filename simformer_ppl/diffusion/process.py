@@ -100,6 +100,8 @@ class EDM(NamedTuple):
         Exponent of the sampling grid (their rho, equation 5).
     default_steps
         Evaluations of the network for a draw.
+    sampler
+        What turns noise into draws.
     """
 
     log_mean: float = -2.0
@@ -108,6 +110,7 @@ class EDM(NamedTuple):
     highest: float = 20.0
     curvature: float = 7.0
     default_steps: int = 32
+    sampler: Sampler = DPM_SOLVER
 
     def training_levels(self, rng_key: PRNGKeyArray, batch: int) -> Float[Array, " batch"]:
         """Log-normal noise levels."""
@@ -131,11 +134,6 @@ class EDM(NamedTuple):
         inputs = jnp.where(condition.channels, condition.values, scaled)
         return network(inputs, condition.tokens, jnp.log(level) / 4, condition.mask)
 
-    @property
-    def sampler(self) -> Sampler:
-        """Second-order solution of the probability-flow ODE."""
-        return DPM_SOLVER
-
 
 class VarianceExploding(NamedTuple):
     """The VESDE of Song et al. 2021 with the settings of Gloeckler et al. 2024, for comparison.
@@ -151,12 +149,15 @@ class VarianceExploding(NamedTuple):
         Time at which sampling ends.
     default_steps
         Evaluations of the network for a draw.
+    sampler
+        What turns noise into draws.
     """
 
     lowest: float = 1e-4
     highest: float = 15.0
     earliest: float = 1e-5
     default_steps: int = 500
+    sampler: Sampler = EULER_MARUYAMA
 
     def training_levels(self, rng_key: PRNGKeyArray, batch: int) -> Float[Array, " batch"]:
         """Noise levels at uniform times."""
@@ -178,11 +179,6 @@ class VarianceExploding(NamedTuple):
         raw = network(inputs, condition.tokens, jnp.log(level) / 4, condition.mask)
         return _from_noise(raw, noised, level)
 
-    @property
-    def sampler(self) -> Sampler:
-        """Euler-Maruyama of the reverse SDE."""
-        return EULER_MARUYAMA
-
     def _level(self, time: Any) -> Any:
         return self.lowest * (self.highest / self.lowest) ** time
 
@@ -201,12 +197,15 @@ class VariancePreserving(NamedTuple):
         Time at which sampling ends.
     default_steps
         Evaluations of the network for a draw.
+    sampler
+        What turns noise into draws.
     """
 
     lowest_rate: float = 0.01
     highest_rate: float = 10.0
     earliest: float = 1e-5
     default_steps: int = 500
+    sampler: Sampler = EULER_MARUYAMA
 
     @property
     def lowest(self) -> float:
@@ -238,11 +237,6 @@ class VariancePreserving(NamedTuple):
         inputs = jnp.where(condition.channels, condition.values, scaled)
         raw = network(inputs, condition.tokens, jnp.log(level) / 4, condition.mask)
         return _from_noise(raw, noised, level)
-
-    @property
-    def sampler(self) -> Sampler:
-        """Euler-Maruyama of the reverse SDE."""
-        return EULER_MARUYAMA
 
     def _level(self, time: Any) -> Any:
         integral = self.lowest_rate * time + 0.5 * (self.highest_rate - self.lowest_rate) * time**2

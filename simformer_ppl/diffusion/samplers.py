@@ -138,6 +138,7 @@ DPM_SOLVER = Sampler(dpm_solver, lambda evaluations: evaluations - 1)
 HEUN = Sampler(heun, lambda evaluations: evaluations // 2)
 EULER = Sampler(euler, lambda evaluations: evaluations - 1)
 EULER_MARUYAMA = Sampler(euler_maruyama, lambda evaluations: evaluations - 1)
+SAMPLERS = {"DPM-Solver++(2M)": DPM_SOLVER, "Heun": HEUN, "DDIM": EULER, "Euler-Maruyama": EULER_MARUYAMA}
 
 
 def _start(rng_key: PRNGKeyArray, denoiser: Denoiser, shape: tuple[int, ...], level: Array) -> Array:
