@@ -2,10 +2,13 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from simformer_ppl.benchmarks.comparison import PEERS, compare
 from simformer_ppl.benchmarks.figures import plot
 from simformer_ppl.benchmarks.masks import measure_masks
 from simformer_ppl.benchmarks.models import SIZED
@@ -13,6 +16,7 @@ from simformer_ppl.benchmarks.report import read, report
 from simformer_ppl.benchmarks.runner import Settings, run
 from simformer_ppl.benchmarks.sampling import compare_samplers
 from simformer_ppl.benchmarks.tasks.catalogue import TASKS
+from simformer_ppl.benchmarks.throughput import measure_device
 from simformer_ppl.benchmarks.tracing import measure_tracing
 from simformer_ppl.network import NetworkConfig
 
@@ -36,6 +40,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     samplers.add_argument("--seed", type=int, default=0)
     samplers.add_argument("--evaluations", nargs="+", type=int, default=[4, 8, 16, 20, 32, 64])
     samplers.add_argument("--question-seed", type=int, help="ask about other observations than the reference ones")
+    rivals = commands.add_parser("compare", help="other libraries on the same simulations")
+    rivals.add_argument("task", choices=[name for name, task in TASKS.items() if not task.all_conditionals])
+    rivals.add_argument("--simulations", type=int, default=10_000)
+    rivals.add_argument("--seed", type=int, default=0)
+    rivals.add_argument(
+        "--budget", type=float, default=600, help="seconds of training of peers without a stopping rule"
+    )
+    for package in sorted({peer.package for peer in PEERS.values()}):
+        here = sys.executable if find_spec(package) else None
+        rivals.add_argument(f"--{package}", default=here, help=f"the Python that has {package}; this one, if it has")
+    speed = commands.add_parser("device", help="speed of training and sampling on the device at hand")
+    speed.add_argument("task", nargs="?", choices=TASKS, default="slcp")
+    speed.add_argument("--batches", nargs="+", type=int, default=[64, 500])
     tables = commands.add_parser("report", help="print the table of runs, beside the published figures")
     tables.add_argument("files", nargs="+", type=Path, help="JSON lines")
     pictures = commands.add_parser("plot", help="draw C2ST against simulations and evaluations")
@@ -60,6 +77,12 @@ def _measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             yield from compare_samplers(
                 options.task, options.simulations, options.seed, options.evaluations, options.question_seed
             )
+        case "compare":
+            pythons = {peer.package: getattr(options, peer.package) for peer in PEERS.values()}
+            installed = {package: python for package, python in pythons.items() if python}
+            yield from compare(options.task, options.simulations, options.seed, options.budget, installed)
+        case "device":
+            yield from measure_device(options.task, options.batches)
         case "tracing":
             yield from measure_tracing(options.models, options.tokens)
         case "masks":

@@ -100,7 +100,7 @@ def run(
         "train_seconds": round(train_seconds, 1),
         "train_steps": int(simformer.history["step"][-1]),
         "validation_loss": round(float(simformer.history["validation_loss"].min()), 5),
-        **_time_draws(simformer, _posteriors(questions), settings.evaluations),
+        **time_draws(simformer, _posteriors(questions), settings.evaluations),
     }
     draws = draw(simformer, questions, DRAWS, jax.random.key(seed + 1), settings.evaluations)
     in_depth = draw(
@@ -154,23 +154,20 @@ def draw(
 def score(
     questions: Sequence[Question], draws: np.ndarray, in_depth: Float[np.ndarray, "some draws scalars"]
 ) -> dict[str, Any]:
-    """Two-sample tests of every question, and their means."""
+    """Two-sample tests of every question, and their means; with many draws where there are some."""
     forest, mlp, many = [], [], []
     for number, question in enumerate(questions):
         latent, reference = ~question.given, question.latent_reference
         forest.append(c2st(draws[number][:, latent], reference[:DRAWS]))
-        if number < len(in_depth):
+        if number < QUESTIONS_IN_DEPTH:
             mlp.append(c2st(draws[number][:, latent], reference[:DRAWS], classifier="mlp"))
+        if number < len(in_depth):
             many.append(c2st(in_depth[number][:, latent], reference[:MANY_DRAWS]))
         print(f"question {number}: {forest[-1]:.3f}", file=sys.stderr)
-    return {
-        "c2st_rf": round(float(np.mean(forest)), 4),
-        "c2st_mlp": round(float(np.mean(mlp)), 4),
-        "c2st_rf_5000": round(float(np.mean(many)), 4),
-        "c2st_rf_each": np.round(forest, 4).tolist(),
-        "c2st_mlp_each": np.round(mlp, 4).tolist(),
-        "c2st_rf_5000_each": np.round(many, 4).tolist(),
-    }
+    scores = {"c2st_rf": forest, "c2st_mlp": mlp, "c2st_rf_5000": many}
+    scores = {name: each for name, each in scores.items() if each}
+    means = {name: round(float(np.mean(each)), 4) for name, each in scores.items()}
+    return means | {f"{name}_each": np.round(each, 4).tolist() for name, each in scores.items()}
 
 
 def keep(path: Path, questions: Sequence[Question], draws: np.ndarray) -> None:
@@ -192,7 +189,7 @@ def device() -> str:
     return f"cpu, {len(os.sched_getaffinity(0))} core(s)"
 
 
-def _time_draws(simformer: Simformer, questions: Sequence[Question], evaluations: int | None) -> dict[str, Any]:
+def time_draws(simformer: Simformer, questions: Sequence[Question], evaluations: int | None) -> dict[str, Any]:
     """Seconds for many draws of one condition, then of another that is given the same way."""
     seconds = []
     for number, question in enumerate(questions):
