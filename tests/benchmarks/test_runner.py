@@ -1,0 +1,63 @@
+"""The runner, its tables and its pictures, on runs too short to mean anything."""
+
+import json
+
+import numpy as np
+import pytest
+
+from simformer_ppl.benchmarks import __main__ as command_line
+from simformer_ppl.benchmarks import runner
+from simformer_ppl.benchmarks.figures import plot
+from simformer_ppl.benchmarks.report import read, report
+
+PROMISED = (
+    "task simulations seed attention c2st_rf c2st_mlp c2st_rf_each c2st_mlp_each train_seconds train_steps "
+    "sample_seconds_cold sample_seconds_warm evaluations parameters peak_rss_mib device versions"
+)
+
+
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "DRAWS", 100)
+        patch.setattr(runner, "MANY_DRAWS", 200)
+        patch.setattr(runner, "TIMED_DRAWS", 200)
+        patch.setattr(runner, "QUESTIONS", 4)
+        patch.setattr(runner, "QUESTIONS_IN_DEPTH", 2)
+        with pytest.MonkeyPatch.context() as stdout:
+            lines = []
+            stdout.setattr("builtins.print", lambda *a, **k: lines.append(a[0]) if "file" not in k else None)
+            command_line.main(
+                ["run", "two_moons_all", "--simulations", "200", "--steps", "100", "--width", "16", "--depth", "1",
+                 "--save-draws", str(folder / "draws.npz")]
+            )  # fmt: skip
+    (folder / "runs.jsonl").write_text(lines[-1] + "\n")
+    return folder
+
+
+def test_a_run_says_all_that_is_promised(short_run):
+    row = json.loads((short_run / "runs.jsonl").read_text())
+    assert set(PROMISED.split()) <= row.keys()
+    assert row["train_steps"] == 100
+    assert row["c2st_rf"] == pytest.approx(np.mean(row["c2st_rf_each"]), abs=1e-4)
+    assert len(row["c2st_rf_each"]) == 4
+    assert len(row["c2st_mlp_each"]) == 2
+
+
+def test_saved_draws_keep_what_is_given(short_run):
+    saved = np.load(short_run / "draws.npz")
+    assert saved["draws"].shape == saved["reference"].shape == (4, 100, 4)
+    given = saved["given"]
+    assert not given.all(1).any()
+    for kind in ("draws", "reference"):
+        assert (saved[kind].transpose(0, 2, 1)[given] == saved["observation"][given][:, None]).all()
+
+
+def test_reports_and_pictures_hold_our_figures_and_the_published(short_run):
+    rows = read([short_run / "runs.jsonl"])
+    table = report(rows)
+    assert f"{rows[0]['c2st_rf']:.3f}".removeprefix("0") in table
+    assert "| Simformer, moral mask, VE | .590 / .541 / .527 |" in table
+    panels = [ax for ax in plot(rows).axes if ax.lines]
+    assert [ax.get_title() for ax in panels] == ["two_moons_all"]
