@@ -117,7 +117,7 @@ class ConditionedDistribution:
         sample_shape
             Leading shape of independent draws.
         num_steps
-            Evaluations of the network for a draw; the default of the process if None (32 for ``"edm"``).
+            Evaluations of the network for a draw; the default of the process if None (20 for ``"edm"``).
 
         Returns
         -------
@@ -153,7 +153,7 @@ class ConditionedDistribution:
         num_chains
             Chains that the draws are laid out as, so that every ArviZ function works.
         num_steps
-            Evaluations of the network for a draw; 32 by default.
+            Evaluations of the network for a draw; the default of the process if None (20 for ``"edm"``).
         log_prob
             Add ``sample_stats["lp"]``, the log density of each draw.
         predictive

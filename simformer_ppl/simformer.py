@@ -183,7 +183,7 @@ class Simformer:
             Examples a step, 64 by default (each noised twice, where the model's gradient is not used); split over all
             devices that JAX sees.
         learning_rate
-            Peak learning rate, 3e-3 by default.
+            Peak learning rate, 1.5e-3 by default.
         validation_fraction
             Share of the simulations held out, to choose the best weights.
         progress_bar

@@ -224,7 +224,7 @@ def test_inference_data_of_a_posterior(zoo):
     assert posterior["item"].values.tolist() == list("abcd")
     np.testing.assert_allclose(posterior["ratio"], posterior["rate"] / (1 + posterior["width"]), rtol=1e-5)
     assert tree["posterior_predictive"]["x"].std() > 0 and np.isnan(tree["observed_data"]["x"][1])
-    assert tree.attrs["inference_library"] == "simformer_ppl" and tree.attrs["num_steps"] == 32
+    assert tree.attrs["inference_library"] == "simformer_ppl" and tree.attrs["num_steps"] == 20
 
 
 def test_groups_of_the_likelihood_and_of_the_joint(chain):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from simformer_ppl.benchmarks.published import CONDITIONALS, POSTERIORS, PUBLISHED, SIMULATIONS, SOURCE
+from simformer_ppl.diffusion.process import PROCESSES
 
 Row = dict[str, Any]
 
@@ -38,8 +39,8 @@ def variant(row: Row) -> str:
     parts += [] if row["use_density"] else ["simulations only"]
     fixed = {"attention", "process", "use_density"}
     parts += [f"{name}={value}" for name, value in row["overrides"].items() if name not in fixed]
-    default = row["evaluations"] == (32 if row["process"] == "edm" else 500)
-    parts += [] if default else [f"{row['evaluations']} evaluations"]
+    default = PROCESSES[row["process"]].default_steps
+    parts += [] if row["evaluations"] == default else [f"{row['evaluations']} evaluations"]
     return ", ".join(["simformer_ppl", *parts])
 
 

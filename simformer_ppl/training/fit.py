@@ -27,6 +27,9 @@ from simformer_ppl.training.checkpoint import Checkpoints
 STEPS_PER_REPORT = 50
 REPORTS_PER_VALIDATION = 5
 VALIDATION_REPEATS = 4
+MOST_VALIDATED = 2_048
+"""Held-out simulations on which the loss is computed: more would cost more than training on many simulations."""
+
 DECAY = 0.999
 
 
@@ -200,7 +203,7 @@ def train(
     """
     step_key, validation_key = jax.random.split(rng_key)
     placement = replicated(trainer.batch_size)
-    data, held_out = jax.device_put(((training_set, gradients), validation_set), placement)
+    data, held_out = jax.device_put(((training_set, gradients), validation_set[:MOST_VALIDATED]), placement)
     state = trainer.start(parameters)
     stored = checkpoints.newest(state) if checkpoints else None
     # the weights that training starts from count as the best so far

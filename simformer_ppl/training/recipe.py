@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 BATCH_SIZE = 64
-LEARNING_RATE = 3e-3
+LEARNING_RATE = 1.5e-3
 
 
 def default_steps(num_simulations: int, num_tokens: int) -> int:
