@@ -213,12 +213,6 @@ SAMPLERS = {
     "DDIM": EULER,
     "Euler-Maruyama": EULER_MARUYAMA,
 }
-    "Adams": ADAMS,
-    "DPM-Solver++(2M)": DPM_SOLVER,
-    "Heun": HEUN,
-    "DDIM": EULER,
-    "Euler-Maruyama": EULER_MARUYAMA,
-}
 
 
 def _start(rng_key: PRNGKeyArray, denoiser: Denoiser, shape: tuple[int, ...], level: Array) -> Array:
