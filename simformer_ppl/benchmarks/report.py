@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,29 @@ def read(files: Iterable[Path]) -> list[Row]:
 
 
 def report(rows: Sequence[Row]) -> str:
-    """Markdown: C2ST beside the published figures, then the costs and the finer scores of every run.
+    """Markdown tables of all that was measured.
 
     Parameters
     ----------
     rows
-        As :func:`simformer_ppl.benchmarks.runner.run` returns them, of any tasks and settings.
+        What ``run``, ``samplers``, ``compare`` and ``device`` print, in any order.
+
+    Returns
+    -------
+    C2ST beside the published figures, and the costs and finer scores of every run; C2ST by evaluations; the methods
+    compared; the speed of devices: each where there are rows of it.
     """
-    cells = _by_variant(rows)
-    parts = [_scores(cells, tasks) for tasks in (POSTERIORS, CONDITIONALS) if any(r["task"] in tasks for r in rows)]
-    return "\n\n".join([*parts, f"Published: {SOURCE}.", _costs(rows)]) + "\n"
+    runs = [row for row in rows if "attention" in row and "c2st_rf" in row]
+    parts = []
+    if runs:
+        cells = _by_variant(runs)
+        parts += [_scores(cells, tasks) for tasks in (POSTERIORS, CONDITIONALS) if {r["task"] for r in runs} & {*tasks}]
+        parts += [f"Published: {SOURCE}.", _table(_RUN, runs)]
+    parts += [_samplers([row for row in rows if "sampler" in row])]
+    for columns, key in ((_COMPARED, "method"), (_SPEED, "measured")):
+        chosen = [row for row in rows if key in row]
+        parts += [_table(columns, chosen)] if chosen else []
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def variant(row: Row) -> str:
@@ -76,24 +89,71 @@ def _figure(score: float) -> str:
     return f"{score:.3f}".removeprefix("0")
 
 
-def _costs(rows: Sequence[Row]) -> str:
-    columns = {
-        "task": lambda r: r["task"],
-        "simulations": lambda r: f"{r['simulations']:,}",
-        "seed": lambda r: str(r["seed"]),
-        "variant": lambda r: variant(r).removeprefix("simformer_ppl").removeprefix(", ") or "default",
-        "RF": lambda r: _figure(r["c2st_rf"]),
-        "MLP": lambda r: _figure(r["c2st_mlp"]),
-        "RF, 5,000 a side": lambda r: _figure(r["c2st_rf_5000"]),
-        "radius sd": lambda r: f"{r['radius_sd']:.4f}" if "radius_sd" in r else "",
-        "train s": lambda r: f"{r['train_seconds']:.0f}",
-        "steps": lambda r: f"{r['train_steps']:,}",
-        "10,000 draws s, cold / warm": lambda r: f"{r['sample_seconds_cold']:.1f} / {r['sample_seconds_warm']:.1f}",
-        "evaluations": lambda r: str(r["evaluations"]),
-        "parameters": lambda r: f"{r['parameters']:,}",
-        "peak MiB": lambda r: f"{r['peak_rss_mib']:,}",
-        "device": lambda r: r["device"],
-    }
+def _samplers(rows: Sequence[Row]) -> str:
+    """C2ST by sampler and evaluations, a table for each training run."""
+    tables = []
+    for task, simulations, seed in dict.fromkeys((r["task"], r["simulations"], r["seed"]) for r in rows):
+        chosen = [r for r in rows if (r["task"], r["simulations"], r["seed"]) == (task, simulations, seed)]
+        counts = sorted({row["evaluations"] for row in chosen})
+        head = f"{task}, {simulations:,} simulations, seed {seed}: C2ST at 5,000 a side by evaluations"
+        lines = [f"| {head} | {' | '.join(map(str, counts))} |", "|---" * (len(counts) + 1) + "|"]
+        for sampler in dict.fromkeys(row["sampler"] for row in chosen):
+            scores = {row["evaluations"]: row["c2st_rf_5000"] for row in chosen if row["sampler"] == sampler}
+            cells = [_figure(scores[count]) if count in scores else "–" for count in counts]
+            lines.append(f"| {sampler} | {' | '.join(cells)} |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def _optional(name: str, form: Callable[[Any], str] = str) -> Callable[[Row], str]:
+    return lambda row: form(row[name]) if name in row else ""
+
+
+_RUN: dict[str, Callable[[Row], str]] = {
+    "task": lambda r: r["task"],
+    "simulations": lambda r: f"{r['simulations']:,}",
+    "seed": lambda r: str(r["seed"]),
+    "variant": lambda r: variant(r).removeprefix("simformer_ppl").removeprefix(", ") or "default",
+    "RF": lambda r: _figure(r["c2st_rf"]),
+    "MLP": lambda r: _figure(r["c2st_mlp"]),
+    "RF, 5,000 a side": lambda r: _figure(r["c2st_rf_5000"]),
+    "radius sd": _optional("radius_sd", lambda sd: f"{sd:.4f}"),
+    "train s": lambda r: f"{r['train_seconds']:.0f}",
+    "steps": lambda r: f"{r['train_steps']:,}",
+    "10,000 draws s, cold / warm": lambda r: f"{r['sample_seconds_cold']:.1f} / {r['sample_seconds_warm']:.1f}",
+    "evaluations": lambda r: str(r["evaluations"]),
+    "parameters": lambda r: f"{r['parameters']:,}",
+    "peak MiB": lambda r: f"{r['peak_rss_mib']:,}",
+    "device": lambda r: r["device"],
+}
+_COMPARED: dict[str, Callable[[Row], str]] = {
+    "task": lambda r: r["task"],
+    "simulations": lambda r: f"{r['simulations']:,}",
+    "method": lambda r: r["method"],
+    "RF": lambda r: _figure(r["c2st_rf"]),
+    "MLP": lambda r: _figure(r["c2st_mlp"]),
+    "train s": lambda r: f"{r['train_seconds']:.0f}",
+    "steps": lambda r: f"{r['train_steps']:,}",
+    "10,000 draws s": lambda r: f"{r['sample_seconds_warm']:.2f}",
+    "versions": _optional("versions", lambda versions: ", ".join(f"{n} {v}" for n, v in versions.items())),
+    "device": lambda r: r["device"],
+}
+_SPEED: dict[str, Callable[[Row], str]] = {
+    "measured": lambda r: r["measured"],
+    "network": _optional("network"),
+    "task": _optional("task"),
+    "sequences": _optional("sequences", "{:,}".format),
+    "parameters": _optional("parameters", "{:,}".format),
+    "ms a step": _optional("step_ms"),
+    "GFLOP of products": _optional("products_gflop"),
+    "share of the ceiling": _optional("share_of_ceiling", "{:.0%}".format),
+    "GFLOP/s": _optional("gflops"),
+    "seconds": _optional("seconds"),
+    "device": lambda r: r["device"],
+}
+
+
+def _table(columns: dict[str, Callable[[Row], str]], rows: Sequence[Row]) -> str:
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     lines += [f"| {' | '.join(column(row) for column in columns.values())} |" for row in rows]
     return "\n".join(lines)

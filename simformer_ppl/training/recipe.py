@@ -9,8 +9,8 @@ LEARNING_RATE = 1.5e-3
 
 
 def default_steps(num_simulations: int, num_tokens: int) -> int:
-    """More steps for more simulations, up to 20,000; fewer where many tokens make a step dear."""
-    steps = min(200 * num_simulations**0.5, 20_000) * min(1.0, (20 / num_tokens) ** 0.5)
+    """More steps for more simulations; more where tokens are few and a step is cheap, fewer where they are many."""
+    steps = min(300 * num_simulations**0.5, 30_000) * min(2.0, (20 / num_tokens) ** 0.5)
     return max(5_000, round(steps))
 
 
