@@ -32,8 +32,6 @@ from simformer_ppl.tokens.conditions import (
     read_values,
 )
 
-"""Evaluations of the network for a draw."""
-
 ACCEPTANCE_DRAWS = 1024
 """Draws that the normaliser of a density is estimated from, where draws outside a support are rejected."""
 

@@ -77,7 +77,7 @@ class Simformer:
         without.
     process
         The diffusion process: ``"edm"``, or, for comparison, the published ``"ve"`` and ``"vp"`` with their weighting
-        and their 500 steps of Euler-Maruyama.
+        and 500 evaluations of Euler-Maruyama, the first of which finds the mean and the last of which denoises.
     network
         Size of the network.
 
@@ -178,7 +178,8 @@ class Simformer:
         simulations
             From :meth:`simulate`, or arrays by site with a leading axis.
         num_steps
-            Gradient steps; chosen from the number of simulations and tokens by default.
+            Gradient steps; chosen from the number of simulations and tokens by default
+        (:func:`simformer_ppl.training.recipe.default_steps`).
         batch_size
             Examples a step, 64 by default (each noised twice, where the model's gradient is not used); split over all
             devices that JAX sees.
@@ -230,7 +231,7 @@ class Simformer:
             trainer, joint.parameters, train_key, train_set, validation_set, gradients, steps, bar, checkpoints
         )
         self._joint = replace(joint, parameters=parameters)
-        self.history = _extend(self.history, history)
+        self.history = _extend(self.history, history.assign_attrs(model_gradient=int(gradient is not None)))
         return self
 
     def plot_history(self, ax: Any = None) -> Any:
@@ -430,4 +431,5 @@ def _extend(old: xr.Dataset, new: xr.Dataset) -> xr.Dataset:
     """Append a run to the history."""
     if not old.data_vars:
         return new
-    return xr.concat([old, new.assign_coords(step=new["step"] + int(old["step"][-1]))], "step")
+    later = new.assign_coords(step=new["step"] + int(old["step"][-1]))
+    return xr.concat([old, later], "step").assign_attrs(new.attrs)

@@ -18,6 +18,7 @@ from simformer_ppl.benchmarks.sampling import compare_samplers
 from simformer_ppl.benchmarks.tasks.catalogue import TASKS
 from simformer_ppl.benchmarks.throughput import measure_device
 from simformer_ppl.benchmarks.tracing import measure_tracing
+from simformer_ppl.diffusion.process import PROCESSES
 from simformer_ppl.network import NetworkConfig
 
 
@@ -34,14 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     masks.add_argument("--tokens", type=int, default=100)
     masks.add_argument("--batch", type=int, default=128)
     _add_run(commands)
+    posteriors = [name for name, task in TASKS.items() if not task.all_conditionals]
     samplers = commands.add_parser("samplers", help="C2ST against network evaluations, for every sampler")
-    samplers.add_argument("task", choices=TASKS)
+    samplers.add_argument("task", choices=posteriors)
     samplers.add_argument("--simulations", type=int, default=10_000)
     samplers.add_argument("--seed", type=int, default=0)
     samplers.add_argument("--evaluations", nargs="+", type=int, default=[4, 8, 16, 20, 32, 64])
     samplers.add_argument("--question-seed", type=int, help="ask about other observations than the reference ones")
     rivals = commands.add_parser("compare", help="other libraries on the same simulations")
-    rivals.add_argument("task", choices=[name for name, task in TASKS.items() if not task.all_conditionals])
+    rivals.add_argument("task", choices=posteriors)
     rivals.add_argument("--simulations", type=int, default=10_000)
     rivals.add_argument("--seed", type=int, default=0)
     rivals.add_argument(
@@ -96,14 +98,15 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("--simulations", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--attention", choices=["moral", "contextual", "dense", "directed"], default="moral")
-    parser.add_argument("--budget", type=float, help="seconds of training, in place of the default number of steps")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--budget", type=float, help="seconds of training, in place of the default number of steps")
+    length.add_argument("--steps", type=int, help="of training")
     parser.add_argument("--save-draws", type=Path, help="an .npz of observations, draws and references")
     parser.add_argument("--simulations-only", action="store_true", help="train without the model's own density")
     parser.add_argument("--no-sharing", action="store_true", help="exchangeable plates do not share weights")
-    parser.add_argument("--process", help="the diffusion process")
+    parser.add_argument("--process", choices=PROCESSES, help="the diffusion process")
     parser.add_argument("--evaluations", type=int, help="of the network, for a draw")
     parser.add_argument("--question-seed", type=int, help="ask about other observations than the reference ones")
-    parser.add_argument("--steps", type=int, help="of training")
     parser.add_argument("--batch", type=int, help="examples a step")
     parser.add_argument("--learning-rate", type=float)
     for name in NetworkConfig._fields:
@@ -112,7 +115,7 @@ def _add_run(commands: Any) -> None:
 
 def _settings(options: argparse.Namespace) -> Settings:
     """What differs from the defaults."""
-    given = {name: value for name, value in vars(options).items() if value not in (None, False)}
+    given = {name: value for name, value in vars(options).items() if value is not None}
     network = {name: given[name] for name in NetworkConfig._fields if name in given}
     model = {"attention": given["attention"]} | {name: given[name] for name in ("process",) if name in given}
     model |= {"use_density": False} if options.simulations_only else {}

@@ -29,9 +29,17 @@ def plot(rows: Sequence[Row]) -> Figure:
     Parameters
     ----------
     rows
-        From ``run``, and from ``samplers``, whose rows have a ``sampler``.
+        From ``run`` and from ``samplers``; others are left out.
+
+    Raises
+    ------
+    ValueError
+        If there is none of either.
     """
-    runs, sampled = [r for r in rows if "sampler" not in r], [r for r in rows if "sampler" in r]
+    runs = [row for row in rows if "attention" in row and "c2st_rf" in row]
+    sampled = [row for row in rows if "sampler" in row]
+    if not runs and not sampled:
+        raise ValueError("Expected rows of `run` or of `samplers`, got none.")
     tasks = [task for task in (*POSTERIORS, *CONDITIONALS) if any(r["task"] == task for r in runs)]
     varied = sorted({row["task"] for row in sampled})
     panels = len(tasks) + len(varied)
@@ -74,7 +82,8 @@ def _against_evaluations(ax: Axes, rows: Sequence[Row], task: str) -> None:
         )
     curves: dict[str, list[tuple[int, Any]]] = defaultdict(list)
     for row in rows:
-        curves[row["sampler"]].append((row["evaluations"], row["c2st_rf_5000"]))
+        run = f"{row['sampler']}, {row['simulations']:,} simulations, seed {row['seed']}"
+        curves[run].append((row["evaluations"], row["c2st_rf"]))
     for name, points in curves.items():
         ax.plot(*zip(*sorted(points), strict=True), "o-", ms=5, lw=1.5, label=name)
-    ax.set(xscale="log", xlabel="network evaluations a draw", ylabel="C2ST (5,000 draws a side)", title=task)
+    ax.set(xscale="log", xlabel="network evaluations a draw", ylabel="C2ST (random forest)", title=task)

@@ -1,4 +1,4 @@
-"""What others published or measured, to stand beside our figures."""
+"""What others published, to stand beside our figures."""
 
 from typing import NamedTuple
 
@@ -66,6 +66,6 @@ PUBLISHED = (
     ),
 )
 
-EVALUATIONS_SOURCE = "Gloeckler et al. 2024, two moons, VE"
+EVALUATIONS_SOURCE = "Simformer, VE (Gloeckler et al. 2024)"
 EVALUATIONS = {5: 1.0, 10: 0.987, 50: 0.508, 500: 0.506}
 """C2ST by network evaluations a draw."""

@@ -37,7 +37,7 @@ def report(rows: Sequence[Row]) -> str:
     if runs:
         cells = _by_variant(runs)
         parts += [_scores(cells, tasks) for tasks in (POSTERIORS, CONDITIONALS) if {r["task"] for r in runs} & {*tasks}]
-        parts += [f"Published: {SOURCE}.", _table(_RUN, runs)]
+        parts += [f"Published: {SOURCE}, from simulations alone.", _table(_RUN, runs)]
     parts += [_samplers([row for row in rows if "sampler" in row])]
     for columns, key in ((_COMPARED, "method"), (_SPEED, "measured")):
         chosen = [row for row in rows if key in row]
@@ -49,9 +49,10 @@ def variant(row: Row) -> str:
     """What a run changed of the defaults, in words."""
     parts = [] if row["attention"] == "moral" else [row["attention"]]
     parts += [] if row["process"] == "edm" else [row["process"].upper()]
-    parts += [] if row["use_density"] else ["simulations only"]
-    fixed = {"attention", "process", "use_density"}
-    parts += [f"{name}={value}" for name, value in row["overrides"].items() if name not in fixed]
+    parts += ["model's gradient"] if row["model_gradient"] else ["simulations only"]
+    parts += [f"{name}={value}" for name, value in row["overrides"].items() if name != "use_density"]
+    parts += [] if row["budget"] is None else [f"{row['budget']:.0f} s"]
+    parts += [] if row["question_seed"] is None else [f"observations of seed {row['question_seed']}"]
     default = PROCESSES[row["process"]].default_steps
     parts += [] if row["evaluations"] == default else [f"{row['evaluations']} evaluations"]
     return ", ".join(["simformer_ppl", *parts])
@@ -59,8 +60,9 @@ def variant(row: Row) -> str:
 
 def _by_variant(rows: Sequence[Row]) -> dict[str, dict[tuple[str, int], list[float]]]:
     cells: dict[str, dict[tuple[str, int], list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        cells[variant(row)][row["task"], row["simulations"]].append(row["c2st_rf"])
+    latest = {(variant(row), row["task"], row["simulations"], row["seed"]): row["c2st_rf"] for row in rows}
+    for (name, task, simulations, _), score in latest.items():
+        cells[name][task, simulations].append(score)
     return cells
 
 
@@ -115,7 +117,7 @@ _RUN: dict[str, Callable[[Row], str]] = {
     "seed": lambda r: str(r["seed"]),
     "variant": lambda r: variant(r).removeprefix("simformer_ppl").removeprefix(", ") or "default",
     "RF": lambda r: _figure(r["c2st_rf"]),
-    "MLP": lambda r: _figure(r["c2st_mlp"]),
+    "MLP (10 questions)": lambda r: _figure(r["c2st_mlp"]),
     "RF, 5,000 a side": lambda r: _figure(r["c2st_rf_5000"]),
     "radius sd": _optional("radius_sd", lambda sd: f"{sd:.4f}"),
     "train s": lambda r: f"{r['train_seconds']:.0f}",
@@ -133,7 +135,9 @@ _COMPARED: dict[str, Callable[[Row], str]] = {
     "RF": lambda r: _figure(r["c2st_rf"]),
     "MLP": lambda r: _figure(r["c2st_mlp"]),
     "train s": lambda r: f"{r['train_seconds']:.0f}",
-    "steps": lambda r: f"{r['train_steps']:,}",
+    "steps": lambda r: (
+        f"{r['train_steps']:,}" + (f" of {r['train_steps_by_default']:,}" if "train_steps_by_default" in r else "")
+    ),
     "10,000 draws s": lambda r: f"{r['sample_seconds_warm']:.2f}",
     "versions": _optional("versions", lambda versions: ", ".join(f"{n} {v}" for n, v in versions.items())),
     "device": lambda r: r["device"],

@@ -19,6 +19,7 @@ from simformer_ppl.benchmarks.tasks.two_moons import radius
 from simformer_ppl.conditioned import ConditionedDistribution
 from simformer_ppl.diagnostics.c2st import c2st
 from simformer_ppl.diffusion.process import PROCESSES
+from simformer_ppl.network import NetworkConfig
 from simformer_ppl.simformer import Simformer
 
 DRAWS, MANY_DRAWS = 1_000, 5_000
@@ -79,6 +80,7 @@ def run(
     What was measured, ready for JSON.
     """
     task, settings = TASKS[name], settings or Settings()
+    questions = ask(task, settings.question_seed)  # before training: what is missing is told at once
     simformer = Simformer(task.model, **task.options, **settings.model)
     key = jax.random.key(seed)
     fit = dict(settings.fit)
@@ -87,7 +89,6 @@ def run(
     start = time.perf_counter()
     simformer.fit(key, simulations, **fit)
     train_seconds = time.perf_counter() - start
-    questions = ask(task, settings.question_seed)
     print(f"{name}: trained in {train_seconds:.0f} s; drawing", file=sys.stderr)
     row = {
         "task": name,
@@ -95,12 +96,14 @@ def run(
         "seed": seed,
         "attention": simformer.attention,
         "process": simformer.process,
-        "use_density": simformer.use_density,
-        "overrides": {**settings.model, **fit},
+        "model_gradient": bool(simformer.history.attrs["model_gradient"]),
+        "overrides": _named({**settings.model, **settings.fit}),
+        "budget": settings.budget,
+        "question_seed": settings.question_seed,
         "train_seconds": round(train_seconds, 1),
         "train_steps": int(simformer.history["step"][-1]),
         "validation_loss": round(float(simformer.history["validation_loss"].min()), 5),
-        **time_draws(simformer, _posteriors(questions), settings.evaluations),
+        **time_draws(simformer, _alike(questions), settings.evaluations),
     }
     draws = draw(simformer, questions, DRAWS, jax.random.key(seed + 1), settings.evaluations)
     in_depth = draw(
@@ -204,21 +207,37 @@ def time_draws(simformer: Simformer, questions: Sequence[Question], evaluations:
     }
 
 
-def _posteriors(questions: Sequence[Question]) -> Sequence[Question]:
-    """Two questions that are given the same way."""
-    patterns = [q.given.tolist() for q in questions]
+def _named(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that differ from the defaults, as JSON has them."""
+    rest = {name: value for name, value in arguments.items() if name not in ("attention", "process", "network")}
+    network = arguments.get("network", NetworkConfig())
+    changed = {name: value for name, value in network._asdict().items() if value != getattr(NetworkConfig(), name)}
+    return rest | changed
+
+
+def _alike(questions: Sequence[Question]) -> Sequence[Question]:
+    """Two questions that are given the same way, and something is; or one, twice."""
+    asked = [question for question in questions if question.given.any()]
+    patterns = [question.given.tolist() for question in asked]
     common = max(patterns, key=patterns.count)
-    alike = [q for q, pattern in zip(questions, patterns, strict=True) if pattern == common and q.given.any()]
-    return alike[:2]
+    alike = [question for question, pattern in zip(asked, patterns, strict=True) if pattern == common]
+    return (alike * 2)[:2]
 
 
 def _affordable_steps(task: Task, simulations: int, settings: Settings, seconds: float) -> int:
-    """How many steps a time allows, by the speed of a short trial."""
+    """How many steps a time allows, by the speed of short trials; the first fit, which compiles the most, is not timed.
+
+    Raises
+    ------
+    RuntimeError
+        If the longer trial did not take longer.
+    """
     trial, times = Simformer(task.model, **task.options, **settings.model), []
-    for steps in (100, 400):
+    for steps in (50, 50, 850):
         start = time.perf_counter()
         trial.fit(jax.random.key(0), simulations, **settings.fit, num_steps=steps, progress_bar=False)
         times.append(time.perf_counter() - start)
-    per_step = max(times[1] - times[0], 1e-3) / 300
-    overhead = max(times[0] - 100 * per_step, 0.0)
-    return max(100, int((seconds - overhead) / per_step))
+    per_step = (times[2] - times[1]) / 800
+    if per_step <= 0:
+        raise RuntimeError(f"Expected a longer trial to take longer, got {times[1]:.2f} and {times[2]:.2f} s.")
+    return max(100, int((seconds - times[0]) / per_step))

@@ -1,13 +1,9 @@
 """Classifier two-sample test."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.base import ClassifierMixin
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.model_selection import KFold, cross_val_score
-from sklearn.neural_network import MLPClassifier
 
 
 def c2st(
@@ -49,13 +45,18 @@ def c2st(
     """
     if draws.shape != reference.shape or draws.ndim != 2:
         raise ValueError(f"Expected two samples of one shape (samples, dims), got {draws.shape} and {reference.shape}.")
+    from sklearn.model_selection import KFold, cross_val_score  # only who tests needs scikit-learn
+
     both = (np.concatenate([draws, reference]) - reference.mean(0)) / reference.std(0)
     labels = np.repeat([0, 1], len(draws))
     folds = KFold(5, shuffle=True, random_state=seed)
     return float(cross_val_score(_classifier(classifier, draws.shape[1], seed), both, labels, cv=folds).mean())
 
 
-def _classifier(kind: str, dims: int, seed: int) -> ClassifierMixin:
+def _classifier(kind: str, dims: int, seed: int) -> Any:
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.neural_network import MLPClassifier
+
     if kind == "forest":
         return RandomForestClassifier(random_state=seed)
     return MLPClassifier((10 * dims, 10 * dims), max_iter=10_000, solver="adam", random_state=seed)

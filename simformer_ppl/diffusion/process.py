@@ -138,7 +138,7 @@ class EDM(NamedTuple):
 class VarianceExploding(NamedTuple):
     """The VESDE of Song et al. 2021 with the settings of Gloeckler et al. 2024, for comparison.
 
-    The network predicts the score over the noise level, from values that are not scaled; times are uniform, and the
+    The network predicts the score times the noise level, from values that are not scaled; times are uniform, and the
     loss is weighted by the squared diffusion coefficient, which is a constant times the squared error of the noise.
 
     Attributes

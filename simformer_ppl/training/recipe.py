@@ -9,7 +9,10 @@ LEARNING_RATE = 1.5e-3
 
 
 def default_steps(num_simulations: int, num_tokens: int) -> int:
-    """More steps for more simulations; more where tokens are few and a step is cheap, fewer where they are many."""
+    """More steps for more simulations, up to 30,000 of them at 20 tokens.
+
+    Up to twice that where tokens are few and a step is cheap; fewer where they are many, but 5,000 at least.
+    """
     steps = min(300 * num_simulations**0.5, 30_000) * min(2.0, (20 / num_tokens) ** 0.5)
     return max(5_000, round(steps))
 

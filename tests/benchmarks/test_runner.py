@@ -23,8 +23,8 @@ def short_run(tmp_path_factory):
         patch.setattr(runner, "DRAWS", 100)
         patch.setattr(runner, "MANY_DRAWS", 200)
         patch.setattr(runner, "TIMED_DRAWS", 200)
-        patch.setattr(runner, "QUESTIONS", 4)
-        patch.setattr(runner, "QUESTIONS_IN_DEPTH", 2)
+        patch.setattr(runner, "QUESTIONS", 3)
+        patch.setattr(runner, "QUESTIONS_IN_DEPTH", 1)
         with pytest.MonkeyPatch.context() as stdout:
             lines = []
             stdout.setattr("builtins.print", lambda *a, **k: lines.append(a[0]) if "file" not in k else None)
@@ -41,13 +41,13 @@ def test_a_run_says_all_that_is_promised(short_run):
     assert set(PROMISED.split()) <= row.keys()
     assert row["train_steps"] == 100
     assert row["c2st_rf"] == pytest.approx(np.mean(row["c2st_rf_each"]), abs=1e-4)
-    assert len(row["c2st_rf_each"]) == 4
-    assert len(row["c2st_mlp_each"]) == 2
+    assert len(row["c2st_rf_each"]) == 3
+    assert len(row["c2st_mlp_each"]) == 1
 
 
 def test_saved_draws_keep_what_is_given(short_run):
     saved = np.load(short_run / "draws.npz")
-    assert saved["draws"].shape == saved["reference"].shape == (4, 100, 4)
+    assert saved["draws"].shape == saved["reference"].shape == (3, 100, 4)
     given = saved["given"]
     assert not given.all(1).any()
     for kind in ("draws", "reference"):

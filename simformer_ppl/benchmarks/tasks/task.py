@@ -74,7 +74,8 @@ def fresh_questions(task: Task, count: int, num_draws: int, seed: int) -> list[Q
     """Simulate observations, and draw what is not given of them.
 
     Posterior tasks are asked for posteriors. The others for the joint, the posterior, the likelihood, and what
-    Bernoulli masks of rate .3 and .7 leave, a fifth each, as in Gloeckler et al. 2024 (appendix A2.2).
+    Bernoulli masks of rate .3 and .7 leave, a fifth each, as in Gloeckler et al. 2024 (appendix A2.2), who give the
+    pairs of SLCP as a whole too.
 
     Parameters
     ----------
@@ -93,11 +94,11 @@ def fresh_questions(task: Task, count: int, num_draws: int, seed: int) -> list[Q
     simulations = simformer.simulate(jax.random.key(seed), count)
     scalars = np.concatenate([simulations[site.name].values.reshape(count, -1) for site in sites], 1).astype(float)
     is_data = np.concatenate([np.full(int(np.prod(site.shape)), site.is_data) for site in sites])
-    questions = []
-    for values in scalars:
-        given = _random_mask(rng, is_data, task.units) if task.all_conditionals else is_data
-        questions.append(Question(values, given, task.draw_conditional(rng, values, given, num_draws)))
-    return questions
+    masks = [_random_mask(rng, is_data, task.units) if task.all_conditionals else is_data for _ in range(count)]
+    return [
+        Question(values, given, task.draw_conditional(own, values, given, num_draws))
+        for values, given, own in zip(scalars, masks, rng.spawn(count), strict=True)
+    ]
 
 
 def shipped_questions(task: Task, num_draws: int) -> list[Question]:

@@ -29,7 +29,7 @@ def two_moons(x: Any = None) -> None:
 def draw_two_moons(
     rng: np.random.Generator, values: Float[np.ndarray, " 4"], given: Bool[np.ndarray, " 4"], num_draws: int
 ) -> Float[np.ndarray, "draws 4"]:
-    """Draw any conditional exactly, by drawing the noise from its prior and solving for what is not given.
+    """Draw any conditional, by drawing the noise from its prior and solving for what is not given.
 
     A datum is a sum of noise and a function of the parameters of constant slope, so that, the noise drawn, the free
     parameters follow from the given data, with the density of their prior. Where too little is free for that, one
