@@ -170,12 +170,12 @@ class Simformer(nnx.Module):
             Row = query. One for all sequences, or one each.
         """
         vectors, token_of_channel = self.vectors(), np.asarray(self.index.token_of_channel)
-        tokens = self.embedding(values, conditioned, vectors, token_of_channel)
+        groups = np.asarray(self.index.group_of_channel)
+        tokens = self.embedding(values, conditioned, vectors, token_of_channel, groups, mask)
         noise = self.noise(noise_label)
         for layer in self.layers:
             tokens = layer(tokens, noise, mask, self.relations.array)
         tokens = tokens[:, token_of_channel]
-        groups = np.asarray(self.index.group_of_channel)
         prediction = (tokens * vectors.head).sum(-1) + self.head_bias[groups]
         log_variance = (tokens * self.variance_head[groups]).sum(-1) + self.variance_bias[groups]
         return Output(prediction, log_variance)
