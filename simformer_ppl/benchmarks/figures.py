@@ -1,7 +1,7 @@
 """Pictures of what was measured: C2ST against simulations, and against network evaluations."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -50,8 +50,9 @@ def plot(rows: Sequence[Row]) -> Figure:
     )  # fmt: skip
     for ax in axes.flat[panels:]:
         ax.axis("off")
+    colours = {name: f"C{number % 10}" for number, name in enumerate(dict.fromkeys(map(variant, runs)))}
     for ax, task in zip(axes.flat, tasks, strict=False):
-        _against_simulations(ax, [row for row in runs if row["task"] == task], task)
+        _against_simulations(ax, [row for row in runs if row["task"] == task], task, colours)
     for ax, task in zip(axes.flat[len(tasks) :], varied, strict=False):
         _against_evaluations(ax, [row for row in sampled if row["task"] == task], task)
     for ax in axes.flat[:panels]:
@@ -62,7 +63,7 @@ def plot(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def _against_simulations(ax: Axes, rows: Sequence[Row], task: str) -> None:
+def _against_simulations(ax: Axes, rows: Sequence[Row], task: str, colours: Mapping[str, str]) -> None:
     for published, grey, marker in zip(PUBLISHED, _GREYS, _MARKERS, strict=True):
         if task in published.c2st:
             ax.plot(SIMULATIONS, published.c2st[task], marker, ls="-", color=grey, ms=4, lw=1, label=published.method)
@@ -71,7 +72,9 @@ def _against_simulations(ax: Axes, rows: Sequence[Row], task: str) -> None:
         scores[variant(row)][row["simulations"]].append(row["c2st_rf"])
     for name, by_count in scores.items():
         counts = sorted(by_count)
-        ax.plot(counts, [np.mean(by_count[count]) for count in counts], "o-", ms=6, lw=2, label=name)
+        ax.plot(
+            counts, [np.mean(by_count[count]) for count in counts], "o-", color=colours[name], ms=6, lw=2, label=name
+        )
     ax.set(xscale="log", xlabel="simulations", ylabel="C2ST (random forest)", title=task)
 
 
