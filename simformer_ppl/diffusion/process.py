@@ -1,6 +1,7 @@
 """Noise levels, preconditioning, loss weight and sampler of a diffusion process."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -135,16 +136,15 @@ class EDM(NamedTuple):
         return network(inputs, condition.tokens, jnp.log(level) / 4, condition.mask)
 
 
-class VarianceExploding(NamedTuple):
-    """The VESDE of Song et al. 2021 with the settings of Gloeckler et al. 2024, for comparison.
+@dataclass(frozen=True)
+class NoisePrediction:
+    """What the processes of Gloeckler et al. 2024 have in common, for comparison.
 
-    The network predicts the score times the noise level, from values that are not scaled; times are uniform, and the
-    loss is weighted by the squared diffusion coefficient, which is a constant times the squared error of the noise.
+    The network predicts the score times the noise level, which is the negative noise; times are uniform, and the loss
+    is the squared error of the noise.
 
     Attributes
     ----------
-    lowest, highest
-        Noise levels at time 0 and 1, geometric between.
     earliest
         Time at which sampling ends.
     default_steps
@@ -153,56 +153,6 @@ class VarianceExploding(NamedTuple):
         What turns noise into draws.
     """
 
-    lowest: float = 1e-4
-    highest: float = 15.0
-    earliest: float = 1e-5
-    default_steps: int = 500
-    sampler: Sampler = EULER_MARUYAMA
-
-    def training_levels(self, rng_key: PRNGKeyArray, batch: int) -> Float[Array, " batch"]:
-        """Noise levels at uniform times."""
-        return self._level(self.earliest + (1 - self.earliest) * stratified(rng_key, batch))
-
-    def weight(self, level: Float[Array, " batch"]) -> Float[Array, " batch"]:
-        """That of the squared error of the noise."""
-        return level**-2
-
-    def grid(self, num_steps: int) -> Float[np.ndarray, " steps"]:
-        """Noise levels at evenly spaced times."""
-        return np.asarray(self._level(np.linspace(1.0, self.earliest, num_steps)), np.float32)
-
-    def output(
-        self, network: Network, condition: Condition, noised: Float[Array, "batch channels"], level: Float[Array, " b"]
-    ) -> Output:
-        """F from a network that predicts the negative noise; given entries enter clean."""
-        inputs = jnp.where(condition.channels, condition.values, noised)
-        raw = network(inputs, condition.tokens, jnp.log(level) / 4, condition.mask)
-        return _from_noise(raw, noised, level)
-
-    def _level(self, time: Any) -> Any:
-        return self.lowest * (self.highest / self.lowest) ** time
-
-
-class VariancePreserving(NamedTuple):
-    """The VPSDE of Song et al. 2021 with the settings of Gloeckler et al. 2024, for comparison.
-
-    Values are scaled down while noise is added, as the network sees them; the loss is weighted by the variance of the
-    noise, which is the squared error of the noise.
-
-    Attributes
-    ----------
-    lowest_rate, highest_rate
-        Their beta at time 0 and 1, linear between.
-    earliest
-        Time at which sampling ends.
-    default_steps
-        Evaluations of the network for a draw.
-    sampler
-        What turns noise into draws.
-    """
-
-    lowest_rate: float = 0.01
-    highest_rate: float = 10.0
     earliest: float = 1e-5
     default_steps: int = 500
     sampler: Sampler = EULER_MARUYAMA
@@ -210,16 +160,24 @@ class VariancePreserving(NamedTuple):
     @property
     def lowest(self) -> float:
         """Noise level at which sampling ends."""
-        return float(self._level(np.float64(self.earliest)))
+        return float(self.level(np.float64(self.earliest)))
 
     @property
     def highest(self) -> float:
         """Noise level at which sampling starts."""
-        return float(self._level(np.float64(1.0)))
+        return float(self.level(np.float64(1.0)))
+
+    def level(self, time: Any) -> Any:
+        """Noise level at a time between 0 and 1."""
+        raise NotImplementedError
+
+    def inputs(self, noised: Float[Array, "batch channels"], level: Float[Array, " b"]) -> Float[Array, "batch ..."]:
+        """What the network sees of noised values."""
+        raise NotImplementedError
 
     def training_levels(self, rng_key: PRNGKeyArray, batch: int) -> Float[Array, " batch"]:
         """Noise levels at uniform times."""
-        return self._level(self.earliest + (1 - self.earliest) * stratified(rng_key, batch))
+        return self.level(self.earliest + (1 - self.earliest) * stratified(rng_key, batch))
 
     def weight(self, level: Float[Array, " batch"]) -> Float[Array, " batch"]:
         """That of the squared error of the noise."""
@@ -227,20 +185,62 @@ class VariancePreserving(NamedTuple):
 
     def grid(self, num_steps: int) -> Float[np.ndarray, " steps"]:
         """Noise levels at evenly spaced times."""
-        return np.asarray(self._level(np.linspace(1.0, self.earliest, num_steps)), np.float32)
+        return np.asarray(self.level(np.linspace(1.0, self.earliest, num_steps)), np.float32)
 
     def output(
         self, network: Network, condition: Condition, noised: Float[Array, "batch channels"], level: Float[Array, " b"]
     ) -> Output:
-        """F from a network that predicts the negative noise; given entries enter clean and unscaled."""
-        scaled = noised * jax.lax.rsqrt(1 + level**2)[:, None]
-        inputs = jnp.where(condition.channels, condition.values, scaled)
+        """F from the predicted negative noise; given entries enter clean and unscaled."""
+        inputs = jnp.where(condition.channels, condition.values, self.inputs(noised, level))
         raw = network(inputs, condition.tokens, jnp.log(level) / 4, condition.mask)
-        return _from_noise(raw, noised, level)
+        # the denoised values are x + s * raw
+        stretch = jnp.sqrt(1 + level**2)[:, None]
+        return raw._replace(prediction=stretch * raw.prediction + level[:, None] / stretch * noised)
 
-    def _level(self, time: Any) -> Any:
+
+@dataclass(frozen=True)
+class VarianceExploding(NoisePrediction):
+    """The VESDE of Song et al. 2021: noise levels are geometric in time, and values are not scaled.
+
+    Attributes
+    ----------
+    first, last
+        Noise levels at time 0 and 1.
+    """
+
+    first: float = 1e-4
+    last: float = 15.0
+
+    def level(self, time: Any) -> Any:
+        """Noise level at a time."""
+        return self.first * (self.last / self.first) ** time
+
+    def inputs(self, noised: Float[Array, "batch channels"], level: Float[Array, " b"]) -> Float[Array, "batch ..."]:
+        """The noised values."""
+        return noised
+
+
+@dataclass(frozen=True)
+class VariancePreserving(NoisePrediction):
+    """The VPSDE of Song et al. 2021: values are scaled down while noise is added.
+
+    Attributes
+    ----------
+    lowest_rate, highest_rate
+        Their beta at time 0 and 1, linear between.
+    """
+
+    lowest_rate: float = 0.01
+    highest_rate: float = 10.0
+
+    def level(self, time: Any) -> Any:
+        """Noise over signal at a time."""
         integral = self.lowest_rate * time + 0.5 * (self.highest_rate - self.lowest_rate) * time**2
         return (jnp.expm1(integral) if isinstance(time, jax.Array) else np.expm1(integral)) ** 0.5
+
+    def inputs(self, noised: Float[Array, "batch channels"], level: Float[Array, " b"]) -> Float[Array, "batch ..."]:
+        """The noised values, scaled down."""
+        return noised * jax.lax.rsqrt(1 + level**2)[:, None]
 
 
 PROCESSES: dict[str, Process] = {"edm": EDM(), "ve": VarianceExploding(), "vp": VariancePreserving()}
@@ -268,9 +268,3 @@ def denoiser(process: Process, network: Network, condition: Condition) -> Denois
 def stratified(rng_key: PRNGKeyArray, batch: int) -> Float[Array, " batch"]:
     """Uniform numbers, one in each of as many equal intervals."""
     return (jnp.arange(batch) + jax.random.uniform(rng_key, (batch,))) / batch
-
-
-def _from_noise(raw: Output, noised: Float[Array, "batch channels"], level: Float[Array, " b"]) -> Output:
-    """The F whose denoised values are those of a predicted noise ``-raw``: ``x + s * raw``."""
-    stretch = jnp.sqrt(1 + level**2)[:, None]
-    return raw._replace(prediction=stretch * raw.prediction + level[:, None] / stretch * noised)
