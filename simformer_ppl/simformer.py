@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -26,6 +26,7 @@ from simformer_ppl.structure import trace_structure
 from simformer_ppl.structure.attention_masks import token_relations
 from simformer_ppl.tokens.attention import Attention, attention_function
 from simformer_ppl.tokens.layout import TokenLayout
+from simformer_ppl.tokens.masks import EVERY_QUESTION, Questions
 from simformer_ppl.tokens.sharing import same_element
 from simformer_ppl.tokens.standardisation import fit_standardisation
 from simformer_ppl.training.checkpoint import Checkpoints, fingerprint
@@ -102,6 +103,9 @@ class Simformer:
     >>> posterior.sample(jax.random.key(1), 100).posterior["mu"].sizes["draw"]
     25
     """
+
+    questions: ClassVar[Questions] = EVERY_QUESTION
+    """What training asks; a subclass may ask otherwise."""
 
     def __init__(
         self,
@@ -220,6 +224,7 @@ class Simformer:
         trainer = Trainer(
             joint.graph, joint.layout, joint.standardisation, joint.attention, joint.process,
             make_optimiser(rate, steps), batch, gradient and gradient._replace(values=gradient.values[:0]),
+            self.questions,
         )  # fmt: skip
         checkpoints = None
         if checkpoint_dir is not None:

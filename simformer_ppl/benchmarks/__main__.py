@@ -104,6 +104,7 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("--save-draws", type=Path, help="an .npz of observations, draws and references")
     parser.add_argument("--simulations-only", action="store_true", help="train without the model's own density")
     parser.add_argument("--no-sharing", action="store_true", help="exchangeable plates do not share weights")
+    parser.add_argument("--posterior-only", action="store_true", help="train for the posterior alone")
     parser.add_argument("--process", choices=PROCESSES, help="the diffusion process")
     parser.add_argument("--evaluations", type=int, help="of the network, for a draw")
     parser.add_argument("--question-seed", type=int, help="ask about other observations than the reference ones")
@@ -123,7 +124,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     model |= {"network": NetworkConfig(**network)} if network else {}
     names = {"steps": "num_steps", "batch": "batch_size", "learning_rate": "learning_rate"}
     fit = {argument: given[name] for name, argument in names.items() if name in given}
-    return Settings(model, fit, options.budget, options.evaluations, options.question_seed)
+    return Settings(model, fit, options.budget, options.evaluations, options.question_seed, options.posterior_only)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,8 @@ def variant(row: Row) -> str:
     parts = [] if row["attention"] == "moral" else [row["attention"]]
     parts += [] if row["process"] == "edm" else [row["process"].upper()]
     parts += ["model's gradient"] if row["model_gradient"] else ["simulations only"]
-    parts += [f"{name}={value}" for name, value in row["overrides"].items() if name != "use_density"]
+    overrides = {name: value for name, value in row["overrides"].items() if name != "use_density"}
+    parts += [f"{name} {value}" for name, value in overrides.items()]
     parts += [] if row["budget"] is None else [f"{row['budget']:.0f} s"]
     parts += [] if row["question_seed"] is None else [f"observations of seed {row['question_seed']}"]
     default = PROCESSES[row["process"]].default_steps

@@ -21,6 +21,7 @@ from simformer_ppl.diagnostics.c2st import c2st
 from simformer_ppl.diffusion.process import PROCESSES
 from simformer_ppl.network import NetworkConfig
 from simformer_ppl.simformer import Simformer
+from simformer_ppl.tokens.masks import POSTERIOR_ONLY
 
 DRAWS, MANY_DRAWS = 1_000, 5_000
 """Draws a side of the two-sample tests: as in the paper, and enough to see what that misses."""
@@ -48,6 +49,8 @@ class Settings(NamedTuple):
         Network evaluations of a draw.
     question_seed
         Ask about observations simulated from this seed, in place of the reference observations.
+    posterior_only
+        Train for the posterior alone: what a network for one question costs and gains.
     """
 
     model: Mapping[str, Any] = {}
@@ -55,6 +58,18 @@ class Settings(NamedTuple):
     budget: float | None = None
     evaluations: int | None = None
     question_seed: int | None = None
+    posterior_only: bool = False
+
+    def simformer(self, task: Task) -> Simformer:
+        """Of a task, not fitted."""
+        kind = PosteriorSimformer if self.posterior_only else Simformer
+        return kind(task.model, **task.options, **self.model)
+
+
+class PosteriorSimformer(Simformer):
+    """Trained for the posterior alone."""
+
+    questions = POSTERIOR_ONLY
 
 
 def run(
@@ -81,7 +96,7 @@ def run(
     """
     task, settings = TASKS[name], settings or Settings()
     questions = ask(task, settings.question_seed)  # before training: what is missing is told at once
-    simformer = Simformer(task.model, **task.options, **settings.model)
+    simformer = settings.simformer(task)
     key = jax.random.key(seed)
     fit = dict(settings.fit)
     if settings.budget is not None:
@@ -97,7 +112,8 @@ def run(
         "attention": simformer.attention,
         "process": simformer.process,
         "model_gradient": bool(simformer.history.attrs["model_gradient"]),
-        "overrides": _named({**settings.model, **settings.fit}),
+        "overrides": _named({**settings.model, **settings.fit})
+        | ({"trained for": "the posterior alone"} if settings.posterior_only else {}),
         "budget": settings.budget,
         "question_seed": settings.question_seed,
         "train_seconds": round(train_seconds, 1),
@@ -232,7 +248,7 @@ def _affordable_steps(task: Task, simulations: int, settings: Settings, seconds:
     RuntimeError
         If the longer trial did not take longer.
     """
-    trial, times = Simformer(task.model, **task.options, **settings.model), []
+    trial, times = settings.simformer(task), []
     for steps in (50, 50, 850):
         start = time.perf_counter()
         trial.fit(jax.random.key(0), simulations, **settings.fit, num_steps=steps, progress_bar=False)

@@ -6,7 +6,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from simformer_ppl.network.spread import Spread
+from simformer_ppl.network.standard_scores import StandardScores
 from simformer_ppl.network.token_vectors import Vectors
 
 
@@ -15,7 +15,7 @@ class TokenEmbedding(nnx.Module):
 
     The paper (Gloeckler et al. 2024, section 3.1) concatenates the three parts and repeats the scalar value; a learned
     direction for every channel and state is cheaper, and features that all channels share bend it. Tokens that share
-    their vectors are told how far they lie from each other. A token with several channels adds them up.
+    their vectors are told how they compare with each other. A token with several channels adds them up.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class TokenEmbedding(nnx.Module):
         self.feature_shift = nnx.Param(jax.random.normal(rngs.params(), (features,)))
         self.latent_feature = nnx.Param(jnp.zeros((features, width)))
         self.given_feature = nnx.Param(jnp.zeros((features, width)))
-        self.spread = Spread(width)
+        self.scores = StandardScores(width, 2 * features, rngs)
 
     def __call__(
         self,
@@ -44,7 +44,7 @@ class TokenEmbedding(nnx.Module):
         group_of_channel: Int[np.ndarray, " channels"],
         mask: Bool[Array, "#batch tokens tokens"],
     ) -> Float[Array, "batch tokens width"]:
-        """Embed values, given or latent, and how far they lie from their like."""
+        """Embed values, given or latent, and how they compare with their like."""
         given = conditioned[:, token_of_channel, None]
         embedded = values[..., None] * jnp.where(given, vectors.given_value, vectors.latent_value)
         features = jax.nn.gelu(values[..., None] * self.feature_slope[...] + self.feature_shift[...])
@@ -53,7 +53,7 @@ class TokenEmbedding(nnx.Module):
             known = (
                 mask if len(token_of_channel) == mask.shape[-1] else mask[:, token_of_channel][..., token_of_channel]
             )
-            embedded += self.spread(values, given[..., 0], known, group_of_channel)
+            embedded += self.scores(values, given[..., 0], known, group_of_channel)
         embedded = sum_channels(embedded, token_of_channel, conditioned.shape[1])
         return embedded + vectors.identity + conditioned[..., None] * self.given_state[...]
 

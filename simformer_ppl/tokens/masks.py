@@ -1,12 +1,42 @@
 """The training mixture of condition masks."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
-JOINT, POSTERIOR, LIKELIHOOD, PARTIAL_DATA, ANY_SITES, ANY_TOKENS = 0.1, 0.3, 0.1, 0.15, 0.2, 0.15
-"""How often training asks each kind of question; see :func:`draw_conditioned`."""
+
+class Questions(NamedTuple):
+    """How often training asks each kind of question; the shares sum to one.
+
+    Attributes
+    ----------
+    joint
+        Nothing is given.
+    posterior
+        All data are given.
+    likelihood
+        All but data are given.
+    partial_data
+        Some units of the data are given.
+    any_sites
+        Some sites are given, each as a whole.
+    any_units
+        Some units are given, of any site.
+    """
+
+    joint: float = 0.1
+    posterior: float = 0.3
+    likelihood: float = 0.1
+    partial_data: float = 0.15
+    any_sites: float = 0.2
+    any_units: float = 0.15
+
+
+EVERY_QUESTION = Questions()
+POSTERIOR_ONLY = Questions(0.0, 1.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def draw_conditioned(
@@ -15,6 +45,7 @@ def draw_conditioned(
     is_data: Bool[np.ndarray, " tokens"],
     unit_of_token: Int[np.ndarray, " tokens"],
     site_of_token: Int[np.ndarray, " tokens"],
+    questions: Questions = EVERY_QUESTION,
 ) -> Bool[Array, "batch tokens"]:
     """Draw which tokens are given, afresh for every example.
 
@@ -34,14 +65,15 @@ def draw_conditioned(
         Tokens of one unit are given together.
     site_of_token
         The site of every token, numbered from 0.
+    questions
+        The mixture.
 
     Returns
     -------
     True for given tokens; at least one token of every example is latent.
     """
     kind_key, rate_key, unit_key, site_key = jax.random.split(rng_key, 4)
-    shares = jnp.array([JOINT, POSTERIOR, LIKELIHOOD, PARTIAL_DATA, ANY_SITES, ANY_TOKENS])
-    kind = jax.random.choice(kind_key, len(shares), (batch, 1), p=shares)
+    kind = jax.random.choice(kind_key, len(questions), (batch, 1), p=jnp.array(questions))
     rate = jax.random.uniform(rate_key, (batch, 1))
 
     def some(key: PRNGKeyArray, part_of_token: Int[np.ndarray, " tokens"]) -> Bool[Array, "batch tokens"]:

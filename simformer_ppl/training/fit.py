@@ -20,7 +20,7 @@ from simformer_ppl.diffusion.loss import denoising_loss
 from simformer_ppl.diffusion.process import Condition, Process
 from simformer_ppl.tokens.attention import AttentionFunction
 from simformer_ppl.tokens.layout import TokenLayout
-from simformer_ppl.tokens.masks import draw_conditioned
+from simformer_ppl.tokens.masks import EVERY_QUESTION, Questions, draw_conditioned
 from simformer_ppl.tokens.standardisation import Standardisation
 from simformer_ppl.training.checkpoint import Checkpoints
 
@@ -66,6 +66,8 @@ class Trainer:
         Examples a step.
     gradient
         What training needs to know of the model's gradients, but for their values; None, where they are unknown.
+    questions
+        How often each kind of question is asked.
     """
 
     graph: nnx.GraphDef
@@ -76,6 +78,7 @@ class Trainer:
     optimiser: optax.GradientTransformation
     batch_size: int
     gradient: ModelGradient | None = None
+    questions: Questions = EVERY_QUESTION
 
     def start(self, parameters: nnx.State) -> TrainingState:
         """State before the first step."""
@@ -99,7 +102,7 @@ class Trainer:
         mask_key, quantum_key, noise_key = jax.random.split(rng_key, 3)
         layout = self.layout
         given = draw_conditioned(
-            mask_key, channels.shape[0], layout.is_data, layout.unit_of_token, layout.site_of_token
+            mask_key, channels.shape[0], layout.is_data, layout.unit_of_token, layout.site_of_token, self.questions
         )
         values = self.standardisation.forward(channels)
         target = self.standardisation.forward(layout.dequantise(quantum_key, channels))

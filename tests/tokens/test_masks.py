@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from simformer_ppl.tokens.masks import draw_conditioned
+from simformer_ppl.tokens.masks import POSTERIOR_ONLY, draw_conditioned
 
 IS_DATA = np.array([False, False, False, True, True])
 SITES = np.array([0, 1, 1, 2, 2])
@@ -40,3 +40,8 @@ def test_whole_sites_of_many_scalars_are_given():
     whole = given.reshape(4_000, 3, 50).all(2)
     # the first and the last site, but not the second: neither a posterior nor a likelihood
     assert (whole == [True, False, True]).all(1).mean() > 0.01
+
+
+def test_a_network_for_the_posterior_alone_is_asked_nothing_else():
+    given = draw_conditioned(jax.random.key(3), 100, IS_DATA, np.arange(5), SITES, POSTERIOR_ONLY)
+    np.testing.assert_array_equal(given, np.tile(IS_DATA, (100, 1)))
