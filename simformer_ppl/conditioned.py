@@ -2,13 +2,15 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import xarray as xr
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
 
@@ -16,8 +18,9 @@ from simformer_ppl.inference_data import to_inference_data
 from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.labelled_arrays import align
 from simformer_ppl.numpyro_distribution import LatentDistribution
-from simformer_ppl.rejection import redraw, redraw_traced
+from simformer_ppl.rejection import redraw_traced, resample_traced
 from simformer_ppl.replay import Replay
+from simformer_ppl.restrictions import Restrictions, read_constraint, read_prior
 from simformer_ppl.structure import ModelStructure, Site
 from simformer_ppl.tokens.conditions import (
     Given,
@@ -31,9 +34,13 @@ from simformer_ppl.tokens.conditions import (
     read_interval,
     read_values,
 )
+from simformer_ppl.weighted_draws import Restricted, restricted_draws
 
 ACCEPTANCE_DRAWS = 1024
 """Draws that the normaliser of a density is estimated from, where draws outside a support are rejected."""
+
+TRACED_PROPOSALS = 64
+"""Weighted draws that each draw is chosen from under ``jax.jit``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,13 +83,21 @@ class ConditionedDistribution:
         """Sites with at least one given scalar, in trace order."""
         return tuple(name for name in self.structure.sites if name in self.given.values)
 
-    def condition(self, data: Mapping[str, Any] | None = None, /, **sites: Any) -> "ConditionedDistribution":
+    def condition(
+        self,
+        data: Mapping[str, Any] | None = None,
+        /,
+        *,
+        constraint: Callable[[Mapping[str, Array]], Array] | None = None,
+        prior: Mapping[str, dist.Distribution] | None = None,
+        **sites: Any,
+    ) -> "ConditionedDistribution":
         """Add to what is given.
 
         Parameters
         ----------
-        data, **sites
-            Values by site; see :meth:`simformer_ppl.Simformer.condition`.
+        data, constraint, prior, **sites
+            See :meth:`simformer_ppl.Simformer.condition`.
 
         Raises
         ------
@@ -95,6 +110,14 @@ class ConditionedDistribution:
         given = self.given
         for name, value in {**(data or {}), **sites}.items():
             given = self._add(given, name, value)
+        if constraint is not None:
+            read = read_constraint(self.structure.sites, constraint)
+            given = replace(given, constraints=(*given.constraints, read))
+        for name, new in (prior or {}).items():
+            if name in given.priors:
+                raise ValueError(f"prior: site '{name}' has a new prior already. Expected one.")
+            read_new = read_prior(self.structure, self.replay, name, new)
+            given = replace(given, priors={**given.priors, name: read_new})
         pairs = {name: (self.structure.sites[name], value) for name, value in given.values.items()}
         result = replace(self, given=replace(given, batch_shape=join_batches(pairs)))
         if self.structure.sites and not result.latent_sites:
@@ -127,7 +150,7 @@ class ConditionedDistribution:
             If fewer than one draw in a thousand lies inside the given intervals and supports. Under ``jax.jit``, where
             nothing can be raised, such draws are NaN, and the lowest value for discrete sites.
         """
-        values = self._draw_all(rng_key, tuple(sample_shape), self._evaluations(num_steps))
+        values = self._draw_all(rng_key, tuple(sample_shape), self._evaluations(num_steps))[0]
         return {name: values[name] for name in self.latent_sites}
 
     def sample(
@@ -176,24 +199,30 @@ class ConditionedDistribution:
         steps = self._evaluations(num_steps)
         started = time.perf_counter()
         draw_key, replay_key = jax.random.split(rng_key)
-        values = self._draw_all(draw_key, (num_samples,), steps)
-        return to_inference_data(
+        values, restricted = self._draw_all(draw_key, (num_samples,), steps)
+        stats, notes = self._sample_stats(restricted, num_samples)
+        if log_prob:
+            stats["lp"] = np.asarray(self.log_prob(values))
+        tree = to_inference_data(
             self.structure,
             {name: np.asarray(values[name]) for name in self.latent_sites},
             given={name: self._as_given(name) for name in self.given.values},
-            restricted=tuple(self.given.intervals),
+            restricted={*self.given.intervals, *(name for c in self.given.constraints for name in c.reads)},
             batch_shape=self.batch_shape,
             batch_dims=self.given.batch_dims,
             batch_coords=self.given.batch_coords,
             deterministics=self._deterministics(values),
             predictive=self._replicates(replay_key, values) if predictive else None,
-            log_density=np.asarray(self.log_prob(values)) if log_prob else None,
+            sample_stats=stats,
             num_chains=num_chains,
             coords=self.coords,
             dims=self.dims,
             constants=self.replay.array_arguments(),
             attrs={"sampling_time": time.perf_counter() - started, "num_steps": steps},
         )
+        if notes:
+            tree["sample_stats"].attrs.update(notes)
+        return tree
 
     def log_prob(self, values: Mapping[str, ArrayLike]) -> Float[Array, "*sample_and_batch"]:
         """Normalised log density of the latent scalars, in their own space.
@@ -258,6 +287,8 @@ class ConditionedDistribution:
         latent = ", ".join(self._label(name, latent=True) for name in self.latent_sites)
         known = [self._label(name, latent=False) for name in self.observed_sites]
         known += [f"{name} in {self._bounds(name)}" for name in self.given.intervals]
+        known += [getattr(constraint.function, "__name__", "constraint") for constraint in self.given.constraints]
+        known += [f"{name} ~ {type(new).__name__}" for name, new in self.given.priors.items()]
         batch = f" with batch_shape={self.batch_shape}" if self.batch_shape else ""
         return f"p({latent}{' | ' + ', '.join(known) if known else ''}){batch}"
 
@@ -316,13 +347,52 @@ class ConditionedDistribution:
 
     # ------------------------------------------------------------------ drawing
 
-    def _draw_all(self, rng_key: PRNGKeyArray, sample_shape: tuple[int, ...], num_steps: int) -> dict[str, Array]:
-        """Draws of every site, given scalars as given."""
-        leading = sample_shape + self.batch_shape
+    def _draw_all(
+        self, rng_key: PRNGKeyArray, sample_shape: tuple[int, ...], num_steps: int
+    ) -> tuple[dict[str, Array], Restricted | None]:
+        """Draws of every site, given scalars as given; and how restricted ones were come by, if not traced."""
+        leading, restricted = sample_shape + self.batch_shape, None
         rows, patterns = self._rows(sample_shape)
-        draws = self._keep_inside(rng_key, rows, patterns, num_steps)
+        if not self._restrictions:
+            draws = self.joint.draw(rng_key, rows, patterns, num_steps)
+        elif isinstance(rows, jax.core.Tracer) or isinstance(rng_key, jax.core.Tracer):
+            draws = self._restricted_traced(rng_key, rows, patterns, num_steps)
+        else:
+            conditions = math.prod(self.batch_shape)
+            restricted = restricted_draws(
+                rng_key, rows, patterns, conditions, self._restrictions, num_steps, repr(self)
+            )
+            draws = restricted.draws
         values = self.joint.layout.decode(draws.reshape(*leading, -1))
-        return {name: self._fill(name, value, leading) for name, value in values.items()}
+        return {name: self._fill(name, value, leading) for name, value in values.items()}, restricted
+
+    def _restricted_traced(
+        self, rng_key: PRNGKeyArray, rows: Array, patterns: Bool[np.ndarray, "#rows tokens"], num_steps: int
+    ) -> Float[Array, "rows channels"]:
+        draw = lambda key: self.joint.draw(key, rows, patterns, num_steps)  # noqa: E731
+
+        log_weight = self._restrictions.log_weight
+        if self._restrictions.are_certain:
+            return redraw_traced(rng_key, rows, draw, lambda draws: log_weight(draws) > -jnp.inf)
+        return resample_traced(rng_key, rows, draw, log_weight, TRACED_PROPOSALS)
+
+    @cached_property
+    def _restrictions(self) -> Restrictions:
+        given = self.given
+        return Restrictions(
+            self.joint, self.replay, given.intervals, self._dynamic_sites, given.constraints, given.priors
+        )
+
+    def _sample_stats(
+        self, restricted: Restricted | None, num_samples: int
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Weights of the draws, and how they were come by: of each condition of a batch."""
+        if restricted is None:
+            return {}, {}
+        log_weight = restricted.log_weight.reshape(num_samples, *self.batch_shape)
+        columns = {name: [getattr(r, name) for r in restricted.reports] for name in restricted.reports[0]._fields}
+        notes = {name: values if self.batch_shape else values[0] for name, values in columns.items()}
+        return {"log_weight": log_weight}, notes
 
     def _evaluations(self, num_steps: int | None) -> int:
         if num_steps is None:
@@ -351,36 +421,11 @@ class ConditionedDistribution:
         filled = jnp.where(jnp.isnan(given), drawn, given)
         return jnp.broadcast_to(filled, leading + self.structure.sites[name].shape).astype(drawn.dtype)
 
-    def _keep_inside(
-        self,
-        rng_key: PRNGKeyArray,
-        rows: Float[Array, "rows channels"],
-        patterns: Bool[np.ndarray, "#rows tokens"],
-        steps: int,
-    ) -> Float[Array, "rows channels"]:
-        """Draw every row until it lies inside the intervals and the supports that depend on other sites."""
-        draw = lambda key, rows, patterns: self.joint.draw(key, rows, patterns, steps)  # noqa: E731
-        if not self.given.intervals and not self._dynamic_sites:
-            return draw(rng_key, rows, patterns)
-        if isinstance(rows, jax.core.Tracer) or isinstance(rng_key, jax.core.Tracer):
-            return redraw_traced(rng_key, rows, lambda key: draw(key, rows, patterns), self._inside)
-        return redraw(rng_key, rows, patterns, draw, self._inside, math.prod(self.batch_shape), repr(self))
-
     @property
     def _dynamic_sites(self) -> tuple[str, ...]:
         """Sites whose support depends on others, all of which are tokens: their draws can be checked."""
         sites = self.structure.sites
         return tuple(n for n, s in sites.items() if not s.support_is_static and s.support_reads <= sites.keys())
-
-    def _inside(self, channels: Float[Array, "rows channels"]) -> Bool[Array, " rows"]:
-        values = self.joint.layout.decode(channels)
-        inside = jnp.ones(channels.shape[0], bool)
-        for name, (lower, upper) in self.given.intervals.items():
-            within = (values[name] >= lower) & (values[name] <= upper)
-            inside &= within.reshape(within.shape[0], -1).all(-1)
-        if self._dynamic_sites:
-            inside &= self.replay.inside(values, self._dynamic_sites)
-        return inside
 
     # ------------------------------------------------------------------ InferenceData
 
@@ -422,6 +467,11 @@ class ConditionedDistribution:
                 f"Site '{next(iter(self.given.intervals))}' is given as an interval, which leaves the density "
                 "without a known normaliser. Expected values, or no interval, for log_prob."
             )
+        if self.given.constraints or self.given.priors:
+            what = "a constraint" if self.given.constraints else "a new prior"
+            raise ValueError(
+                f"{self!r}: {what} leaves the density without a known normaliser. Expected none for log_prob."
+            )
         for name in self.latent_sites:
             site = self.structure.sites[name]
             kind = "discrete" if site.is_discrete else "deterministic" if site.is_deterministic else None
@@ -433,7 +483,8 @@ class ConditionedDistribution:
         if not self._dynamic_sites:
             return jnp.zeros(self.batch_shape)
         rows, patterns = self._rows((ACCEPTANCE_DRAWS,))
-        inside = self._inside(self.joint.draw(jax.random.key(0), rows, patterns, self._evaluations(None)))
+        draws = self.joint.draw(jax.random.key(0), rows, patterns, self._evaluations(None))
+        inside = self._restrictions.log_weight(draws) > -jnp.inf
         share = inside.reshape(ACCEPTANCE_DRAWS, *self.batch_shape).mean(0)
         return jnp.log(jnp.maximum(share, 1 / ACCEPTANCE_DRAWS))
 

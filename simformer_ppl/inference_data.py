@@ -50,7 +50,7 @@ def to_inference_data(
     batch_coords: Mapping[str, Any] | None = None,
     deterministics: Mapping[str, np.ndarray] | None = None,
     predictive: Mapping[str, np.ndarray] | None = None,
-    log_density: np.ndarray | None = None,
+    sample_stats: Mapping[str, np.ndarray] | None = None,
     num_chains: int = 4,
     coords: Mapping[str, Any] | None = None,
     dims: Mapping[str, Sequence[str]] | None = None,
@@ -89,8 +89,8 @@ def to_inference_data(
         `structure` and belong in `draws`; they are passed over here.
     predictive
         Replicates of given data sites, shaped as `draws`, for ``posterior_predictive``.
-    log_density
-        ``(num_samples, *batch_shape)``, stored as ``lp`` in ``sample_stats``.
+    sample_stats
+        ``(num_samples, *batch_shape)`` by name: ``lp``, ``log_weight``.
     num_chains
         Divides ``num_samples``.
     coords
@@ -139,9 +139,8 @@ def to_inference_data(
     _place_deterministics(frame, groups, deterministics or {}, conditional=bool(given or restricted))
     _place_predictive(frame, groups, predictive or {})
     _place_given(frame, groups, given)
-    if log_density is not None:
-        lp = frame.drawn("log_density", log_density, (), ())
-        groups["sample_stats"]["lp"] = lp
+    for name, stat in (sample_stats or {}).items():
+        groups["sample_stats"][name] = frame.drawn(name, stat, (), ())
     _place_constants(frame, groups, constants or {}, dims or {})
     return _tree(groups, stored_labels(coords) | stored_labels(batch_coords), library_attributes(attrs))
 

@@ -1,5 +1,6 @@
 """The learned joint distribution over channels: draws and densities of any conditional, compiled once per shape."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,6 +12,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from simformer_ppl.diffusion.density import exact_probes, hutchinson_probes, log_density
 from simformer_ppl.diffusion.process import Condition, Process, denoiser
+from simformer_ppl.diffusion.samplers import ADAMS, Sampler
 from simformer_ppl.tokens.attention import AttentionFunction
 from simformer_ppl.tokens.layout import TokenLayout
 from simformer_ppl.tokens.standardisation import Standardisation
@@ -76,7 +78,26 @@ class LearnedJoint:
         -------
         Channels, not standardised, the given ones as given.
         """
-        return _in_chunks(partial(_draw, num_steps=num_steps), self, rng_key, channels, tokens)
+        return _in_chunks(partial(_draw, num_steps=num_steps), self, rng_key, (channels,), tokens)
+
+    def transport(
+        self,
+        noise: Float[Array, "rows channels"],
+        channels: Float[Array, "rows channels"],
+        tokens: Bool[np.ndarray, "#rows tokens"],
+        num_steps: int,
+    ) -> Float[Array, "rows channels"]:
+        """The draw that follows from given standard normal noise, by the deterministic sampler.
+
+        Parameters
+        ----------
+        noise
+            Where every row starts.
+        channels, tokens, num_steps
+            As of :meth:`draw`.
+        """
+        solve = partial(_transport, num_steps=num_steps)
+        return _in_chunks(solve, self, jax.random.key(0), (channels, noise), tokens)
 
     def log_density(
         self, rng_key: PRNGKeyArray, channels: Float[Array, "rows channels"], tokens: Bool[np.ndarray, "#rows tokens"]
@@ -93,7 +114,7 @@ class LearnedJoint:
             Given tokens: one pattern, or one for every row.
         """
         latent = int((~np.asarray(tokens)[:, self.layout.token_of_channel]).sum(-1).max())
-        return _in_chunks(partial(_log_density, latent=latent), self, rng_key, channels, tokens)
+        return _in_chunks(partial(_log_density, latent=latent), self, rng_key, (channels,), tokens)
 
     def condition(self, channels: Array, tokens: Array) -> Condition:
         """Standardised condition of a batch."""
@@ -105,10 +126,29 @@ class LearnedJoint:
 
 @partial(jax.jit, static_argnames="num_steps")
 def _draw(joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, tokens: Array, *, num_steps: int) -> Array:
+    noise = jax.random.normal(rng_key, channels.shape)
+    return _solve(joint, joint.process.sampler, rng_key, channels, noise, tokens, num_steps)
+
+
+@partial(jax.jit, static_argnames="num_steps")
+def _transport(
+    joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, noise: Array, tokens: Array, *, num_steps: int
+) -> Array:
+    return _solve(joint, ADAMS, rng_key, channels, noise, tokens, num_steps)
+
+
+def _solve(
+    joint: LearnedJoint,
+    sampler: Sampler,
+    rng_key: PRNGKeyArray,
+    channels: Array,
+    noise: Array,
+    tokens: Array,
+    steps: int,
+) -> Array:
     condition = joint.condition(channels, tokens)
     denoise = denoiser(joint.process, nnx.merge(joint.graph, joint.parameters), condition)
-    sampler = joint.process.sampler
-    draws = sampler.solve(rng_key, denoise, channels.shape, joint.process.grid(sampler.num_levels(num_steps)))
+    draws = sampler.solve(rng_key, denoise, noise, joint.process.grid(sampler.num_levels(steps)))
     return jnp.where(condition.channels, channels, joint.standardisation.inverse(draws))
 
 
@@ -130,29 +170,36 @@ def _log_density(joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, to
     return standardised + jnp.where(asked, joint.standardisation.log_derivative(channels), 0.0).sum(-1)
 
 
-def _in_chunks(function, joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, tokens: np.ndarray) -> Array:
+def _in_chunks(
+    function: Callable[..., Array],
+    joint: LearnedJoint,
+    rng_key: PRNGKeyArray,
+    rows: tuple[Float[Array, "rows channels"], ...],
+    tokens: Bool[np.ndarray, "#rows tokens"],
+) -> Array:
     """Map over rows in chunks of one size, so that any number of rows runs the same compiled code."""
-    rows = channels.shape[0]
-    size = min(chunk_size(), 1 << max(rows - 1, 0).bit_length())
-    count = -(-rows // size)
-    padded = jnp.concatenate([channels, jnp.broadcast_to(channels[-1:], (count * size - rows, channels.shape[1]))])
+    total = rows[0].shape[0]
+    size = min(chunk_size(), 1 << max(total - 1, 0).bit_length())
+    count = -(-total // size)
+    missing = count * size - total
+    padded = [jnp.concatenate([part, jnp.broadcast_to(part[-1:], (missing, part.shape[1]))]) for part in rows]
     shared = tokens.shape[0] == 1
-    patterns = tokens if shared else np.concatenate([tokens, np.repeat(tokens[-1:], count * size - rows, 0)])
+    patterns = tokens if shared else np.concatenate([tokens, np.repeat(tokens[-1:], missing, 0)])
     keys = jax.random.split(rng_key, count)
 
     def chunk(index: int) -> Array:
         part = slice(index * size, (index + 1) * size)
-        return function(joint, keys[index], padded[part], patterns if shared else patterns[part])
+        return function(joint, keys[index], *(array[part] for array in padded), patterns if shared else patterns[part])
 
-    if isinstance(padded, jax.core.Tracer) or isinstance(keys, jax.core.Tracer):
+    if any(isinstance(array, jax.core.Tracer) for array in (*padded, keys)):
         # a Python loop would be unrolled into the caller's program
-        chunked = padded.reshape(count, size, -1)
+        chunked = [array.reshape(count, size, -1) for array in padded]
         masks = (
             jnp.broadcast_to(patterns, (count, 1, patterns.shape[-1])) if shared else patterns.reshape(count, size, -1)
         )
-        parts = jax.lax.map(lambda args: function(joint, *args), (keys, chunked, masks))
-        return parts.reshape(count * size, *parts.shape[2:])[:rows]
-    return jnp.concatenate([chunk(index) for index in range(count)])[:rows]
+        parts = jax.lax.map(lambda args: function(joint, *args), (keys, *chunked, masks))
+        return parts.reshape(count * size, *parts.shape[2:])[:total]
+    return jnp.concatenate([chunk(index) for index in range(count)])[:total]
 
 
 def chunk_size() -> int:

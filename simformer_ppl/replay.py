@@ -63,6 +63,21 @@ class Replay:
         rows = partial(self._inside_of_rows, names=names)
         return _over_rows(rows, self._inside_of_row, keys, dict(values), names)
 
+    def log_prob(self, values: Mapping[str, Array], name: str) -> Float[Array, " rows"]:
+        """Log density of one site given the other values.
+
+        Parameters
+        ----------
+        values
+            All token sites, each with one leading axis of rows.
+        name
+            The site.
+        """
+        keys = jax.random.split(jax.random.key(0), next(iter(values.values())).shape[0])
+        return _over_rows(
+            partial(self._log_prob_of_rows, names=(name,)), self._log_prob_of_row, keys, dict(values), (name,)
+        )
+
     def log_density(self, values: Mapping[str, Array]) -> Float[Array, ""]:
         """Log density of one simulation: of all sample sites, as they are simulated (masks and scales do not count).
 
@@ -106,6 +121,17 @@ class Replay:
     ) -> Bool[Array, ""]:
         trace = self._trace(rng_key, row)
         return jnp.all(jnp.stack([jnp.all(_law(trace, name).support(row[name])) for name in names]))
+
+    def _log_prob_of_row(
+        self, rng_key: PRNGKeyArray, row: Mapping[str, Array], names: tuple[str, ...]
+    ) -> Float[Array, ""]:
+        trace = self._trace(rng_key, row)
+        laws = [(elementary(_law(trace, name)), row[name]) for name in names]
+        return sum((law.log_prob(value).sum() for law, value in laws), jnp.zeros(()))
+
+    @partial(jax.jit, static_argnums=0, static_argnames="names")
+    def _log_prob_of_rows(self, keys: PRNGKeyArray, values: Mapping[str, Array], names: tuple[str, ...]) -> Any:
+        return jax.vmap(partial(self._log_prob_of_row, names=names))(keys, values)
 
     @partial(jax.jit, static_argnums=0, static_argnames="names")
     def _sites_of_rows(self, keys: PRNGKeyArray, values: Mapping[str, Array], names: tuple[str, ...]) -> Any:

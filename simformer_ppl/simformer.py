@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import jax
 import numpy as np
+import numpyro.distributions as dist
 import xarray as xr
 from flax import nnx
 from jaxtyping import Array, Bool, PRNGKeyArray
@@ -275,13 +276,26 @@ class Simformer:
 
     # ------------------------------------------------------------------ asking
 
-    def condition(self, data: Mapping[str, Any] | None = None, /, **sites: Any) -> ConditionedDistribution:
+    def condition(
+        self,
+        data: Mapping[str, Any] | None = None,
+        /,
+        *,
+        constraint: Callable[[Mapping[str, Array]], Array] | None = None,
+        prior: Mapping[str, dist.Distribution] | None = None,
+        **sites: Any,
+    ) -> ConditionedDistribution:
         """Give some values and get the distribution of all others.
 
         Parameters
         ----------
         data
-            Values by site, for names that are no Python identifiers.
+            Values by site, for names that are no Python identifiers, or that are arguments here.
+        constraint
+            A JAX function from a dict of the values of all token sites to a scalar log weight, by which draws are
+            weighted; several calls multiply.
+        prior
+            NumPyro distributions by site, in place of the model's: draws are weighted by the ratio of the densities.
         **sites
             Values by site: arrays that broadcast to the site's shape, ``xarray.DataArray``, floats, or
             :func:`~simformer_ppl.between`, :func:`~simformer_ppl.above`, :func:`~simformer_ppl.below`. NaN marks a
@@ -295,12 +309,13 @@ class Simformer:
         ------
         ValueError
             If the network is not fitted, a site is unknown or given twice, a shape is wrong, a value lies outside the
-            support, part of an event is missing whose support is not elementwise, or nothing is left to sample.
+            support, part of an event is missing whose support is not elementwise, nothing is left to sample, a
+            constraint is no function to a scalar, or a prior does not fit its site.
         """
         if self._joint is None:
             raise ValueError("Not fitted yet: call fit(rng_key, num_simulations) before condition.")
         start = ConditionedDistribution(self.structure, self._joint, self._replay, coords=self.coords, dims=self.dims)
-        return start.condition(data, **sites)
+        return start.condition(data, constraint=constraint, prior=prior, **sites)
 
     # ------------------------------------------------------------------ keeping
 

@@ -129,11 +129,15 @@ def test_a_deterministic_token_is_passed_over_among_the_deterministics():
 def test_log_density_and_replicates(schools):
     draws, lp = draws_of(schools, ["mu", "theta"]), np.arange(NUM_SAMPLES)
     tree = to_inference_data(
-        schools, draws, given=values_of(schools, ["y", "z"]), predictive=draws_of(schools, ["y"]), log_density=lp
+        schools,
+        draws,
+        given=values_of(schools, ["y", "z"]),
+        predictive=draws_of(schools, ["y"]),
+        sample_stats={"lp": lp},
     )
     np.testing.assert_array_equal(tree.sample_stats.lp.values.ravel(), lp)
     assert set(tree.posterior_predictive.data_vars) == {"y"}
-    prior = to_inference_data(schools, draws_of(schools, ["mu"]), given={}, log_density=lp)
+    prior = to_inference_data(schools, draws_of(schools, ["mu"]), given={}, sample_stats={"lp": lp})
     assert "lp" in prior.sample_stats
     with pytest.raises(ValueError, match=r"site 'y' is not given"):
         to_inference_data(
@@ -182,7 +186,9 @@ def test_an_axis_without_a_plate_keeps_its_own_dim():
 def test_batch_dims_come_before_the_site(schools):
     draws = draws_of(schools, ["mu", "theta"], (5,))
     given = {"y": np.random.default_rng(1).normal(size=(5, 3)), "z": np.ones(3)}
-    tree = to_inference_data(schools, draws, given=given, batch_shape=(5,), log_density=np.zeros((NUM_SAMPLES, 5)))
+    tree = to_inference_data(
+        schools, draws, given=given, batch_shape=(5,), sample_stats={"lp": np.zeros((NUM_SAMPLES, 5))}
+    )
     assert tree.posterior.theta.dims == ("chain", "draw", "batch", "school")
     assert tree.posterior.mu.dims == tree.sample_stats.lp.dims == ("chain", "draw", "batch")
     assert tree.observed_data.y.dims == ("batch", "school")
@@ -244,7 +250,7 @@ def full_tree(structure):
         given={"y": PARTLY},
         deterministics={"shifted": draws["theta"] > 0},
         predictive=draws_of(structure, ["y"]),
-        log_density=np.zeros(NUM_SAMPLES),
+        sample_stats={"lp": np.zeros(NUM_SAMPLES)},
         coords={"school": ["å", "b c", "d/e"]},
         constants={"flag": np.array([True, False]), "count": np.arange(2)},
         attrs={"sampling_time": 1.5, "num_steps": 30, "corrected": True, "note": None, "sizes": (1, 2)},

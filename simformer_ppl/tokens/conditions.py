@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import xarray as xr
 from jaxtyping import Array, ArrayLike, Bool, Float
 from numpyro.distributions import constraints
@@ -84,6 +85,10 @@ class Given:
         A name for each batch axis, where the user's DataArray carries one.
     batch_coords
         Coordinates of those axes.
+    constraints
+        Log weights of the values.
+    priors
+        New distributions in place of the model's.
     """
 
     values: dict[str, Values] = field(default_factory=dict)
@@ -91,6 +96,8 @@ class Given:
     batch_shape: tuple[int, ...] = ()
     batch_dims: tuple[str, ...] | None = None
     batch_coords: dict[str, Any] = field(default_factory=dict)
+    constraints: tuple[Any, ...] = ()
+    priors: dict[str, dist.Distribution] = field(default_factory=dict)
 
 
 def read_values(site: Site, value: Any) -> Values:

@@ -30,6 +30,12 @@ def mixture_denoiser(noised, level):
     return (jax.nn.softmax(logits, 0) * means).sum(0)
 
 
+def solved(solve, denoiser, shape, grid, seed=0):
+    """Draws from standard normal noise."""
+    noise_key, step_key = jax.random.split(jax.random.key(seed))
+    return solve(step_key, denoiser, jax.random.normal(noise_key, shape), grid)
+
+
 def prediction_of(denoiser):
     """Raw network output F that preconditioning turns into this denoiser."""
 
@@ -41,7 +47,7 @@ def prediction_of(denoiser):
 
 
 def test_gaussian_draws_have_its_moments():
-    draws = adams(jax.random.key(0), gaussian_denoiser, (20_000, 2), EDM().grid(19))
+    draws = solved(adams, gaussian_denoiser, (20_000, 2), EDM().grid(19))
     # five standard errors of a mean and of a variance
     assert jnp.allclose(draws.mean(0), MEAN, atol=5 * np.sqrt(0.5 / 20_000))
     assert jnp.allclose(jnp.cov(draws.T), COVARIANCE, atol=5 * 0.5 * np.sqrt(2 / 20_000))
@@ -51,12 +57,22 @@ def test_draws_far_from_zero_are_not_pulled_towards_it():
     def denoiser(noised, level):  # N(3, 0.05)
         return 3.0 + 0.05**2 / (0.05**2 + level[:, None] ** 2) * (noised - 3.0)
 
-    draws = adams(jax.random.key(0), denoiser, (20_000, 1), EDM().grid(19))
+    draws = solved(adams, denoiser, (20_000, 1), EDM().grid(19))
     assert abs(float(draws.mean()) - 3.0) < 0.05 * 5 / np.sqrt(20_000)
 
 
+@pytest.mark.parametrize("width", [1.0, 0.3, 0.1, 0.03])
+def test_twenty_evaluations_neither_widen_nor_narrow_a_gaussian(width):
+    def denoiser(noised, level):
+        return width**2 / (width**2 + level[:, None] ** 2) * noised
+
+    # a linear denoiser makes a linear sampler: one number tells the sd of all draws
+    scale = adams(jax.random.key(0), denoiser, jnp.ones((1, 1)), EDM().grid(19)) / width
+    assert abs(float(scale[0, 0]) - 1) < 0.015
+
+
 def test_mixture_draws_have_its_weights_and_widths():
-    draws = np.asarray(adams(jax.random.key(0), mixture_denoiser, (20_000, 1), EDM().grid(19)))[:, 0]
+    draws = np.asarray(solved(adams, mixture_denoiser, (20_000, 1), EDM().grid(19)))[:, 0]
     right = draws[draws > 0]
     assert abs(len(right) / 20_000 - 0.7) < 5 * np.sqrt(0.21 / 20_000)
     assert abs(right.std() - 0.1) < 0.01
@@ -65,7 +81,7 @@ def test_mixture_draws_have_its_weights_and_widths():
 @pytest.mark.parametrize("steps", [8, 16])
 def test_more_steps_come_closer_to_the_converged_draws(steps):
     def draw(count):
-        return adams(jax.random.key(1), mixture_denoiser, (500, 1), EDM().grid(count))
+        return solved(adams, mixture_denoiser, (500, 1), EDM().grid(count))
 
     converged = draw(400)
     assert jnp.abs(draw(2 * steps) - converged).mean() < jnp.abs(draw(steps) - converged).mean()
@@ -124,13 +140,13 @@ def test_given_channels_are_neither_moved_nor_counted():
         return Output(jnp.ones_like(inputs) * inputs[:, :1], jnp.zeros_like(inputs))
 
     denoise = denoiser(EDM(), network, condition)
-    draws = dpm_solver(jax.random.key(0), denoise, (1, 2), EDM().grid(8))
+    draws = solved(dpm_solver, denoise, (1, 2), EDM().grid(8))
     assert draws[0, 0] == 1.5
 
 
 @pytest.mark.parametrize("solve", [dpm_solver, heun, euler, euler_maruyama])
 def test_every_sampler_converges_to_the_gaussian(solve):
-    draws = solve(jax.random.key(0), gaussian_denoiser, (20_000, 2), EDM().grid(500))
+    draws = solved(solve, gaussian_denoiser, (20_000, 2), EDM().grid(500))
     # five standard errors, and what 500 steps of first order leave
     assert jnp.allclose(draws.mean(0), MEAN, atol=5 * np.sqrt(0.5 / 20_000))
     assert jnp.allclose(jnp.cov(draws.T), COVARIANCE, atol=5 * 0.5 * np.sqrt(2 / 20_000) + 0.01)
