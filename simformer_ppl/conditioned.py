@@ -147,8 +147,8 @@ class ConditionedDistribution:
         Raises
         ------
         ValueError
-            If fewer than one draw in a thousand lies inside the given intervals and supports. Under ``jax.jit``, where
-            nothing can be raised, such draws are NaN, and the lowest value for discrete sites.
+            If no draw can be led into the given intervals, or to a weight under the given constraints and priors. Under
+            ``jax.jit``, where nothing can be raised, such draws are NaN, and the lowest value for discrete sites.
         """
         values = self._draw_all(rng_key, tuple(sample_shape), self._evaluations(num_steps))[0]
         return {name: values[name] for name in self.latent_sites}
@@ -287,7 +287,7 @@ class ConditionedDistribution:
         latent = ", ".join(self._label(name, latent=True) for name in self.latent_sites)
         known = [self._label(name, latent=False) for name in self.observed_sites]
         known += [f"{name} in {self._bounds(name)}" for name in self.given.intervals]
-        known += [getattr(constraint.function, "__name__", "constraint") for constraint in self.given.constraints]
+        known += [constraint.label for constraint in self.given.constraints]
         known += [f"{name} ~ {type(new).__name__}" for name, new in self.given.priors.items()]
         batch = f" with batch_shape={self.batch_shape}" if self.batch_shape else ""
         return f"p({latent}{' | ' + ', '.join(known) if known else ''}){batch}"
@@ -387,7 +387,8 @@ class ConditionedDistribution:
         self, restricted: Restricted | None, num_samples: int
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Weights of the draws, and how they were come by: of each condition of a batch."""
-        if restricted is None:
+        given = self.given
+        if restricted is None or not (given.intervals or given.constraints or given.priors):
             return {}, {}
         log_weight = restricted.log_weight.reshape(num_samples, *self.batch_shape)
         columns = {name: [getattr(r, name) for r in restricted.reports] for name in restricted.reports[0]._fields}

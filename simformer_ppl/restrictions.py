@@ -24,19 +24,23 @@ class Constraint(NamedTuple):
     Attributes
     ----------
     function
-        From the values of all token sites, by name, to a scalar.
+        From rows of the values of all token sites, by name, to a scalar for each; compiled.
     reads
         The sites that it looks at.
+    label
+        Its name.
     """
 
-    function: Callable[[Mapping[str, Array]], Array]
+    function: Callable[[Mapping[str, Array]], Float[Array, " rows"]]
     reads: frozenset[str]
+    label: str
 
 
 _BESIDE = 1e-3
 """Least distance of a draw that lies outside, in standard deviations."""
 
 _REPEATS = 8
+"""Runs of the model by which it shows whether a density is known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,15 +90,17 @@ class Restrictions:
         log_weight, violation = self.traced(channels)
         return jnp.where(violation > 0, -jnp.inf, log_weight)
 
-    @partial(jax.jit, static_argnums=0)
     def traced(self, channels: Float[Array, "rows channels"]) -> tuple[Float[Array, " rows"], Float[Array, " rows"]]:
-        """Log weights, and how far draws lie outside the intervals; NaN counts as no weight."""
+        """Log weights, and how far draws lie outside the intervals; NaN counts as no weight.
+
+        Not compiled as a whole: models that ask for values in Python are run row by row.
+        """
         values = self.joint.layout.decode(channels)
         log_weight = jnp.zeros(channels.shape[0])
         if self.supports:
             log_weight = jnp.where(self.replay.inside(values, self.supports), log_weight, -jnp.inf)
         for constraint in self.constraints:
-            log_weight = log_weight + jax.vmap(constraint.function)(values)
+            log_weight = log_weight + constraint.function(values)
         for name, new in self.priors.items():
             change = jax.vmap(partial(_log_prob, new))(values[name]) - self.replay.log_prob(values, name)
             log_weight = log_weight + change
@@ -165,7 +171,7 @@ def read_constraint(sites: Mapping[str, Site], constraint: Any) -> Constraint:
     used = {id(variable) for equation in program.eqns for variable in equation.invars}
     used |= {id(variable) for variable in program.jaxpr.outvars}
     reads = {name for name, variable in zip(sorted(sites), program.jaxpr.invars, strict=True) if id(variable) in used}
-    return Constraint(constraint, frozenset(reads))
+    return Constraint(jax.jit(jax.vmap(constraint)), frozenset(reads), label)
 
 
 def read_prior(structure: ModelStructure, replay: Replay, name: str, new: Any) -> dist.Distribution:

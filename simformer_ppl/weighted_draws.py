@@ -32,6 +32,9 @@ _EQUAL = 1e-3
 _SPARE = 4.0
 """Effective draws to choose each resampled one from."""
 
+_MOST_ROUNDS = 2 * int(_SPARE / RESAMPLED_SHARE)
+"""Rounds of draws after which a pool is resampled, however little it is worth: weights with a tail may never do."""
+
 
 class Report(NamedTuple):
     """How the draws of one condition were come by.
@@ -181,7 +184,7 @@ def _resample(
 ) -> tuple[Float[np.ndarray, "count channels"], Report]:
     """Draw until the pool is worth several times what is asked for, and resample it."""
     pool, log_weights = [np.asarray(pilot)], restrictions.weigh(pilot).tempered(1.0)
-    while effective(log_weights) < _SPARE * count:
+    while effective(log_weights) < _SPARE * count and len(pool) < _MOST_ROUNDS:
         rng_key, draw_key = jax.random.split(rng_key)
         more = draw(draw_key)
         pool.append(np.asarray(more))
