@@ -25,15 +25,17 @@ def above(bound):
     return weigh
 
 
-@pytest.mark.parametrize(("dims", "probability"), [(1, 0.01), (2, 1e-4), pytest.param(7, 0.01, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("dims", "probability"), [(1, 0.01), (2, 1e-4), *(pytest.param(7, p, marks=pytest.mark.slow) for p in (0.01, 1e-4))]
+)
 def test_a_truncated_gaussian_has_its_moments(dims, probability):
     bound = norm.isf(probability ** (1 / dims))
     population = temper(jax.random.key(0), gaussian_sampler, above(bound), (4_000, dims))
     draws, exact = np.asarray(population.draws), truncnorm(bound, np.inf)
     assert (draws > bound).all()
-    # of the untruncated sd, the worst of the coordinates; a few standard errors of 4,000 particles of a few families
-    assert np.abs(draws.mean(0) - exact.mean()).max() < 0.03
-    assert np.abs(draws.std(0) - exact.std()).max() < 0.03
+    # of the untruncated sd, the worst of the coordinates
+    assert np.abs(draws.mean(0) - exact.mean()).max() < 0.02
+    assert np.abs(draws.std(0) - exact.std()).max() < 0.02
     assert abs(population.log_mean_weight - np.log(probability)) < 0.5
 
 
