@@ -127,7 +127,7 @@ class LearnedJoint:
 @partial(jax.jit, static_argnames="num_steps")
 def _draw(joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, tokens: Array, *, num_steps: int) -> Array:
     noise = jax.random.normal(rng_key, channels.shape)
-    return _solve(joint, joint.process.sampler, rng_key, channels, noise, tokens, num_steps)
+    return _solve(joint, joint.process.sampler, jax.random.fold_in(rng_key, 1), channels, noise, tokens, num_steps)
 
 
 @partial(jax.jit, static_argnames="num_steps")
