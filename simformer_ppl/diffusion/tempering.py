@@ -63,7 +63,8 @@ class Population(NamedTuple):
     draws
         All of them fulfil what must hold.
     log_mean_weight
-        Logarithm of the mean weight of unweighted draws: of the probability, where weights are 0 and 1.
+        Logarithm of the mean weight of unweighted draws: of the probability, where weights are 0 and 1. Rough where the
+        weights are rare.
     distinct
         Effective number of distinct draws: copies count as one.
     """
@@ -99,9 +100,9 @@ def temper(
     -------
     The population; None where it is given up, or too few particles are left of it, as where none has any weight.
     """
-    keys = iter(jax.random.split(rng_key, 2))
-    noise = jax.random.normal(next(keys), shape)
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(next(keys))).ravel())
+    noise_key, move_key = jax.random.split(rng_key)
+    noise = jax.random.normal(noise_key, shape)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(move_key)).ravel())
     draws = transport(noise)
     weight, reached, log_mean, scale = weigh(draws), 0.0, 0.0, 0.7
     while reached < 1:
