@@ -14,6 +14,7 @@ from simformer_ppl.diffusion.density import exact_probes, hutchinson_probes, log
 from simformer_ppl.diffusion.process import Condition, Process, denoiser
 from simformer_ppl.diffusion.samplers import ADAMS, Sampler
 from simformer_ppl.tokens.attention import AttentionFunction
+from simformer_ppl.tokens.bounds import Bounds
 from simformer_ppl.tokens.layout import TokenLayout
 from simformer_ppl.tokens.standardisation import Standardisation
 
@@ -121,7 +122,8 @@ class LearnedJoint:
         tokens = jnp.asarray(tokens)
         given = tokens[:, self.layout.token_of_channel]
         mask = self.attention(tokens, jnp.where(given, channels, 0.0))
-        return Condition(self.standardisation.forward(channels), tokens, given, mask)
+        bounds = Bounds.of(self.layout.is_bounded, self.standardisation)
+        return Condition(self.standardisation.forward(channels), tokens, given, mask, bounds)
 
 
 @partial(jax.jit, static_argnames="num_steps")

@@ -420,7 +420,7 @@ class Simformer:
         graph = nnx.graphdef(nnx.eval_shape(create, rng_key))
         parameters = jax.jit(lambda key: nnx.state(create(key)), compiler_options=COMPILED_QUICKLY)(rng_key)
         groups = layout.standardised_alike(channels)
-        standardisation = fit_standardisation(channels, ~layout.is_one_hot, groups)
+        standardisation = fit_standardisation(channels, ~(layout.is_one_hot | layout.is_bounded), groups)
         return LearnedJoint(parameters, standardisation, graph, layout, self._attend, PROCESSES[self.process])
 
     def _relations(self) -> Bool[np.ndarray, "relations tokens tokens"] | None:

@@ -7,6 +7,11 @@ after another. Where the gradient ``g(x_0)`` of the clean log density is known, 
 what is given (target score matching; De Bortoli et al. 2024, arXiv 2402.08667). It has the least variance for
 ``W = E[r r^T | x]^-1``, by partial integration of ``E[x_0 r^T | x]``; for a Gaussian that is no variance at all.
 
+Of a channel whose density ends at an edge, the gradient is taken in coordinates in which it ends nowhere: with ``w``,
+the derivative of the value by such a coordinate, ``w * noise + s * g`` has mean zero given ``x``, where
+``noise + s * g`` has not. It is divided by ``w`` at the denoised value, which depends on nothing but ``x`` and is about
+the mean of ``w``.
+
 The gradient by a latent channel of the joint density is that of the conditional density too, whatever is given: one
 gradient for each simulation serves every condition.
 """
@@ -16,6 +21,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+
+from simformer_ppl.tokens.bounds import LEAST_SLOPE, Bounds
 
 _CLIP = 6.0
 """Standard deviations at which ``r`` is cut: the one thing that moves the mean, where ``r`` is very skewed."""
@@ -28,14 +35,14 @@ _LARGEST_SURPRISE = 30.0
 
 
 class ModelGradient(NamedTuple):
-    """Gradient of the log density of the clean standardised channels.
+    """Gradient of the log density of the clean standardised channels, of bounded ones by their unbounded coordinates.
 
     Attributes
     ----------
     values
         At every example.
     information
-        Its second moment over the simulations, outliers cut.
+        Second moment over the simulations of the gradient by the channels themselves, outliers cut.
     known
         Channels whose gradient can be relied on.
     """
@@ -43,6 +50,32 @@ class ModelGradient(NamedTuple):
     values: Float[Array, "batch channels"]
     information: Float[Array, "channels channels"]
     known: Bool[Array, " channels"]
+
+
+def within_bounds(
+    bounds: Bounds,
+    noise: Float[Array, "batch channels"],
+    gradient: ModelGradient,
+    target: Float[Array, "batch channels"],
+    denoised: Float[Array, "batch channels"],
+) -> tuple[Float[Array, "batch channels"], ModelGradient]:
+    """Noise and gradient whose sum ``r`` has mean zero in spite of the edges of the target's density.
+
+    Parameters
+    ----------
+    bounds
+        The edges.
+    noise
+        Of unit variance.
+    gradient
+        By the unbounded coordinates.
+    target
+        Clean standardised values.
+    denoised
+        Any values that depend on nothing but the noised ones; best their mean.
+    """
+    around = jnp.maximum(bounds.slope(denoised), LEAST_SLOPE)
+    return noise * bounds.slope(target) / around, gradient._replace(values=gradient.values / around)
 
 
 def controlled_target(
@@ -63,7 +96,7 @@ def controlled_target(
     target
         Clean standardised values.
     noise
-        Of unit variance.
+        Of unit variance, or what :func:`within_bounds` made of it.
     level
         Noise levels.
     latent

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from simformer_ppl.diffusion.control_variate import ModelGradient, controlled_target
+from simformer_ppl.diffusion.control_variate import ModelGradient, controlled_target, within_bounds
 from simformer_ppl.diffusion.process import Condition, Network, Process, precondition
 
 _VARIANCE_WEIGHT = 0.1
@@ -60,6 +60,8 @@ def denoising_loss(
     plain = error(target)
     if gradient is None:
         return plain, plain
+    if condition.bounds is not None:
+        noise, gradient = within_bounds(condition.bounds, noise, gradient, target, jax.lax.stop_gradient(clean))
     target, unlikelihood = controlled_target(target, noise, level, latent, gradient, output.log_variance)
     return error(target) + _VARIANCE_WEIGHT * unlikelihood, plain
 

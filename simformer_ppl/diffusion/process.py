@@ -12,6 +12,10 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from simformer_ppl.diffusion.samplers import ADAMS, EULER_MARUYAMA, Denoiser, Sampler
 from simformer_ppl.network.transformer import Output
+from simformer_ppl.tokens.bounds import Bounds
+
+_LOG_WIDTHS = -3.0, 1.0
+"""Range of the logarithm of a width over that of noise."""
 
 Network = Callable[[Array, Array, Array, Array], Output]
 """``(values, conditioned, noise_label, mask) -> output``, batched over sequences."""
@@ -30,12 +34,15 @@ class Condition(NamedTuple):
         True for given channels.
     mask
         Attention mask, row = query.
+    bounds
+        Edges of channels that have some.
     """
 
     values: Float[Array, "batch channels"]
     tokens: Bool[Array, "batch tokens"]
     channels: Bool[Array, "batch channels"]
     mask: Bool[Array, "#batch tokens tokens"]
+    bounds: Bounds | None = None
 
 
 class Process(Protocol):
@@ -133,7 +140,8 @@ class EDM(NamedTuple):
         """The network's output is F; given entries enter clean and unscaled."""
         scaled = noised * jax.lax.rsqrt(1 + level**2)[:, None]
         inputs = jnp.where(condition.channels, condition.values, scaled)
-        return network(inputs, condition.tokens, jnp.log(level) / 4, condition.mask)
+        raw = network(inputs, condition.tokens, jnp.log(level) / 4, condition.mask)
+        return _within(condition.bounds, raw, noised, level)
 
 
 @dataclass(frozen=True)
@@ -195,7 +203,8 @@ class NoisePrediction:
         raw = network(inputs, condition.tokens, jnp.log(level) / 4, condition.mask)
         # the denoised values are x + s * raw
         stretch = jnp.sqrt(1 + level**2)[:, None]
-        return raw._replace(prediction=stretch * raw.prediction + level[:, None] / stretch * noised)
+        raw = raw._replace(prediction=stretch * raw.prediction + level[:, None] / stretch * noised)
+        return _within(condition.bounds, raw, noised, level)
 
 
 @dataclass(frozen=True)
@@ -250,9 +259,29 @@ def precondition(
     prediction: Float[Array, "batch channels"], noised: Float[Array, "batch channels"], level: Float[Array, " b"]
 ) -> Float[Array, "batch channels"]:
     """Expected clean values from F (Karras et al. 2022, equation 7, sigma_data = 1)."""
-    skip = (1 / (1 + level**2))[:, None]
-    out = (level * jax.lax.rsqrt(1 + level**2))[:, None]
+    skip, out = _scales(level)
     return skip * noised + out * prediction
+
+
+def _within(
+    bounds: Bounds | None, output: Output, noised: Float[Array, "batch channels"], level: Float[Array, " b"]
+) -> Output:
+    """F of bounded channels: the mean of a normal distribution cut at the edges, in place of the network's.
+
+    A density that ends at an edge, noised, is smooth, but the network would have to learn the edge for every level.
+    What it learns here is the mean and width of the clean value as if there were no edges.
+    """
+    if bounds is None:
+        return output
+    skip, out = _scales(level)
+    deviation = out * jnp.exp(jnp.clip(output.log_width, *_LOG_WIDTHS))
+    clean = bounds.truncated_mean(precondition(output.prediction, noised, level), deviation)
+    return output._replace(prediction=jnp.where(bounds.exist, (clean - skip * noised) / out, output.prediction))
+
+
+def _scales(level: Float[Array, " b"]) -> tuple[Float[Array, "b 1"], Float[Array, "b 1"]]:
+    """Of the noised value and of F in the expected clean value."""
+    return (1 / (1 + level**2))[:, None], (level * jax.lax.rsqrt(1 + level**2))[:, None]
 
 
 def denoiser(process: Process, network: Network, condition: Condition) -> Denoiser:

@@ -56,10 +56,14 @@ class Output(NamedTuple):
     log_variance
         How much more a control variate varies than is expected on the whole, in logarithms; see
         :mod:`simformer_ppl.diffusion.control_variate`.
+    log_width
+        Of a bounded channel, how much wider a clean value is spread before it is cut than noise alone has it, in
+        logarithms; see :mod:`simformer_ppl.diffusion.process`.
     """
 
     prediction: Float[Array, "batch channels"]
     log_variance: Float[Array, "batch channels"]
+    log_width: Float[Array, "batch channels"]
 
 
 class Layer(nnx.Module):
@@ -147,6 +151,8 @@ class Simformer(nnx.Module):
         self.head_bias = nnx.Param(jnp.zeros(channels))
         self.variance_head = nnx.Param(jnp.zeros((channels, config.width)))
         self.variance_bias = nnx.Param(jnp.zeros(channels))
+        self.width_head = nnx.Param(jnp.zeros((channels, config.width)))
+        self.width_bias = nnx.Param(jnp.zeros(channels))
         self.index = index
 
     def __call__(
@@ -156,7 +162,7 @@ class Simformer(nnx.Module):
         noise_label: Float[Array, " batch"],
         mask: Bool[Array, "#batch tokens tokens"],
     ) -> Output:
-        """Read values of one noise level a sequence, and say two numbers of every channel.
+        """Read values of one noise level a sequence, and say three numbers of every channel.
 
         Parameters
         ----------
@@ -178,4 +184,5 @@ class Simformer(nnx.Module):
         tokens = tokens[:, token_of_channel]
         prediction = (tokens * vectors.head).sum(-1) + self.head_bias[groups]
         log_variance = (tokens * self.variance_head[groups]).sum(-1) + self.variance_bias[groups]
-        return Output(prediction, log_variance)
+        log_width = (tokens * self.width_head[groups]).sum(-1) + self.width_bias[groups]
+        return Output(prediction, log_variance, log_width)

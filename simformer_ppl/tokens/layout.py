@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from simformer_ppl.structure import ModelStructure, Site
 from simformer_ppl.tokens.sharing import group_of_token, own_vector_of_token, principal_constants
 from simformer_ppl.tokens.standardisation import join_alike
-from simformer_ppl.tokens.transforms import Count, MultinomialCounts, SiteTransform, site_transform
+from simformer_ppl.tokens.transforms import Box, Count, MultinomialCounts, SiteTransform, site_transform
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +103,11 @@ class TokenLayout:
     def is_one_hot(self) -> Bool[np.ndarray, " channels"]:
         """Channels of unordered categories."""
         return self._by_site(lambda name: self.sites[name].num_categories > 0)
+
+    @cached_property
+    def is_bounded(self) -> Bool[np.ndarray, " channels"]:
+        """Channels between 0 and 1 whose density may end there at any height."""
+        return self._by_site(lambda name: isinstance(self.transforms[name], Box))
 
     @cached_property
     def is_data(self) -> Bool[np.ndarray, " tokens"]:

@@ -70,6 +70,31 @@ class Bijection:
 
 
 @dataclass(frozen=True)
+class Box:
+    """A continuous site between two bounds at which its density may end at any height, mapped onto the unit interval.
+
+    What learns the channels has to know where they end; what is drawn is cut there all the same.
+    """
+
+    shape: tuple[int, ...]
+    low: np.ndarray
+    high: np.ndarray
+    channels_per_token: int = 1
+
+    def forward(self, value: Array) -> Float[Array, "*batch channels"]:
+        """Share of the interval."""
+        return _flatten((jnp.asarray(value) - self.low) / (self.high - self.low), len(self.shape))
+
+    def inverse(self, channels: Float[Array, "*batch channels"]) -> Array:
+        """Value of channels."""
+        return self.low + (self.high - self.low) * _off_edges(channels.reshape(channels.shape[:-1] + self.shape))
+
+    def log_abs_det_jacobian(self, value: Array) -> Float[Array, "*batch channels"]:
+        """Log derivative, the same everywhere."""
+        return _flatten(jnp.broadcast_to(-jnp.log(self.high - self.low), jnp.shape(value)), len(self.shape))
+
+
+@dataclass(frozen=True)
 class Count:
     """Ordered discrete values, as they are: to be dequantised where they are diffused, rounded when drawn."""
 
@@ -152,16 +177,18 @@ class NormalQuantile(dist.transforms.ParameterFreeTransform):
 
     def __call__(self, x: Array) -> Array:
         """Distribution function, kept off 0 and 1."""
-        tiny = jnp.finfo(jnp.result_type(x, jnp.float32)).eps
-        return jnp.clip(ndtr(x), tiny, 1 - tiny)
+        return _off_edges(ndtr(x))
 
     def _inverse(self, y: Array) -> Array:
-        tiny = jnp.finfo(jnp.result_type(y, jnp.float32)).eps
-        return ndtri(jnp.clip(y, tiny, 1 - tiny))
+        return ndtri(_off_edges(y))
 
     def log_abs_det_jacobian(self, x: Array, y: Array, intermediates: None = None) -> Array:
         """Log of the normal density."""
         return norm.logpdf(x)
+
+
+_CUT = ("Uniform", "TwoSidedTruncatedDistribution")
+"""Distributions on an interval whose density is finite, and need not fall to zero, at its ends."""
 
 
 def site_transform(site: Site) -> SiteTransform:
@@ -174,8 +201,9 @@ def site_transform(site: Site) -> SiteTransform:
 
     Returns
     -------
-    Boxes go through the normal quantile (exact Gaussian for a uniform prior), other continuous supports through
-    NumPyro's ``biject_to``, ordered discrete supports as they are, categories as one-hot blocks.
+    Intervals at whose ends the density is finite and may jump (uniform and truncated distributions) are moved and
+    scaled, others go through the normal quantile; other continuous supports go through NumPyro's ``biject_to``, ordered
+    discrete supports stay as they are, categories become one-hot blocks.
 
     Raises
     ------
@@ -195,6 +223,8 @@ def site_transform(site: Site) -> SiteTransform:
     bounds = box_bounds(support)
     if bounds is not None:
         low, high = bounds
+        if site.support_is_static and site.distribution in _CUT:
+            return Box(site.shape, low, high)
         box = dist.transforms.ComposeTransform(
             [NormalQuantile(), dist.transforms.AffineTransform(low, high - low, domain=constraints.unit_interval)]
         )
@@ -229,6 +259,12 @@ def scalar_support(site: Site) -> constraints.Constraint:
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return support
+
+
+def _off_edges(share: Array) -> Array:
+    """Kept off 0 and 1."""
+    tiny = jnp.finfo(jnp.result_type(share, jnp.float32)).eps
+    return jnp.clip(share, tiny, 1 - tiny)
 
 
 def _flatten(value: Array, dims: int) -> Float[Array, "*batch channels"]:

@@ -19,6 +19,7 @@ from simformer_ppl.diffusion.control_variate import ModelGradient
 from simformer_ppl.diffusion.loss import denoising_loss
 from simformer_ppl.diffusion.process import Condition, Process
 from simformer_ppl.tokens.attention import AttentionFunction
+from simformer_ppl.tokens.bounds import Bounds
 from simformer_ppl.tokens.layout import TokenLayout
 from simformer_ppl.tokens.masks import EVERY_QUESTION, Questions, draw_conditioned
 from simformer_ppl.tokens.standardisation import Standardisation
@@ -108,7 +109,8 @@ class Trainer:
         target = self.standardisation.forward(layout.dequantise(quantum_key, channels))
         channels_given = given[:, layout.token_of_channel]
         mask = self.attention(given, jnp.where(channels_given, channels, 0.0))
-        condition = Condition(values, given, channels_given, mask)
+        bounds = Bounds.of(layout.is_bounded, self.standardisation)
+        condition = Condition(values, given, channels_given, mask, bounds)
         known = None if gradient is None or self.gradient is None else self.gradient._replace(values=gradient)
         return denoising_loss(noise_key, self.process, nnx.merge(self.graph, parameters), condition, target, known)
 

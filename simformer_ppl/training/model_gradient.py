@@ -12,6 +12,7 @@ from simformer_ppl.compilation import COMPILED_QUICKLY
 from simformer_ppl.diffusion.control_variate import ModelGradient
 from simformer_ppl.replay import Replay
 from simformer_ppl.structure import ModelStructure
+from simformer_ppl.tokens.bounds import LEAST_SLOPE, Bounds
 from simformer_ppl.tokens.layout import TokenLayout
 from simformer_ppl.tokens.standardisation import Standardisation
 
@@ -44,7 +45,7 @@ def model_gradient(
     standardisation: Standardisation,
     channels: Float[np.ndarray, "simulations channels"],
 ) -> ModelGradient | None:
-    """Differentiate the log density of the model by the standardised channels.
+    """Differentiate the log density of the model by the standardised channels, bounded ones in unbounded coordinates.
 
     Parameters
     ----------
@@ -65,8 +66,10 @@ def model_gradient(
     """
     if structure.nuisances or structure.has_hidden_noise or any(s.is_deterministic for s in structure.sites.values()):
         return None
-    log_density = partial(_log_density, replay, layout, standardisation)
-    points = np.asarray(standardisation.forward(jnp.asarray(channels)))
+    bounds = Bounds.of(layout.is_bounded, standardisation)
+    log_density = partial(_log_density, replay, layout, standardisation, bounds)
+    standardised = standardisation.forward(jnp.asarray(channels))
+    points = np.asarray(standardised if bounds is None else bounds.unbounded(standardised))
     try:
         differentiate = jax.jit(jax.vmap(jax.grad(log_density)))
         parts = [differentiate(points[start : start + CHUNK]) for start in range(0, len(points), CHUNK)]
@@ -82,17 +85,26 @@ def model_gradient(
         known &= _is_continuous(log_density, points, values, np.diagonal(information))
     if not known.any():
         return None
+    if bounds is not None:
+        information = _information(values / np.maximum(bounds.slope(standardised), LEAST_SLOPE))
     information = np.where(known & known[:, None], information, 0.0)
     values, information = np.where(known, values, 0.0), information.astype(np.float32)
     return ModelGradient(jnp.asarray(values), jnp.asarray(information), jnp.asarray(known))
 
 
 def _log_density(
-    replay: Replay, layout: TokenLayout, standardisation: Standardisation, point: Float[Array, " channels"]
+    replay: Replay,
+    layout: TokenLayout,
+    standardisation: Standardisation,
+    bounds: Bounds | None,
+    point: Float[Array, " channels"],
 ) -> Float[Array, ""]:
-    channels = standardisation.inverse(point)
+    standardised = point if bounds is None else bounds.bounded(point)
+    channels = standardisation.inverse(standardised)
     values = layout.decode(channels)
     jacobian = layout.log_abs_det_jacobian(values).sum() + standardisation.log_derivative(channels).sum()
+    if bounds is not None:
+        jacobian -= jnp.log(bounds.slope(standardised)).sum()
     return replay.log_density(values) - jacobian
 
 

@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.scipy.special import ndtr, ndtri
 
-from simformer_ppl.diffusion.control_variate import ModelGradient, controlled_target
+from simformer_ppl.diffusion.control_variate import ModelGradient, controlled_target, within_bounds
+from simformer_ppl.tokens.bounds import Bounds
 
 MANY = 200_000
 CENTRES = jnp.array([[-1.0, 0.5], [1.0, -0.5]])
@@ -42,6 +44,34 @@ def test_the_mean_of_the_target_stays(mixture, sigma):
     for test in (jnp.ones(MANY), jnp.tanh(noised[:, 0]), jnp.cos(noised[:, 1]), noised[:, 0] * noised[:, 1] > 0):
         change = (target - points) * test[:, None]
         assert (abs(change.mean(0)) < 5 * change.std(0) / np.sqrt(MANY)).all()
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.3, 2.0])
+def test_the_mean_of_the_target_stays_where_a_density_ends_at_an_edge(sigma):
+    """A normal distribution around the lower edge, where its density is highest; and one inside, for all the same."""
+    bounds = Bounds(jnp.array([[0.0, -jnp.inf]]), jnp.array([[1.0, jnp.inf]]))
+    half = jax.random.uniform(jax.random.key(0), (MANY,), minval=0.5, maxval=ndtr(2.0))
+    points = jnp.stack([0.5 * ndtri(half), jax.random.normal(jax.random.key(1), (MANY,))], 1)
+
+    def log_density(coordinates):
+        values = bounds.bounded(coordinates)
+        return -2 * values[0] ** 2 - 0.5 * values[1] ** 2 + jnp.log(bounds.slope(values)).sum()
+
+    values = jax.jit(jax.vmap(jax.grad(log_density)))(bounds.unbounded(points))
+    noise = jax.random.normal(jax.random.key(2), points.shape)
+    noised = points + sigma * noise
+    gradient = ModelGradient(values, 4 * jnp.eye(2), jnp.ones(2, bool))
+    denoised = bounds.truncated_mean(noised, jnp.full_like(noised, sigma))
+    moved = within_bounds(bounds, noise, gradient, points, denoised)
+    latent = jnp.ones_like(points, bool)
+    target, _ = controlled_target(points, moved[0], jnp.full(MANY, sigma), latent, moved[1], 0 * points)
+    for test in (jnp.ones(MANY), jnp.tanh(noised[:, 0] / sigma), noised[:, 0] > 0, noised[:, 0] > 0.5):
+        change = (target - points) * test[:, None]
+        assert (abs(change.mean(0)) < 5 * change.std(0) / np.sqrt(MANY)).all()
+    # and it is worth it: what remains of the target varies less about its mean
+    if sigma == 0.05:
+        inside = (points[:, 0] > 0.3) & (points[:, 0] < 0.7)
+        assert (target - noised)[inside, 0].std() < 0.3 * (points - noised)[inside, 0].std()
 
 
 def test_a_gaussian_is_denoised_without_variance():

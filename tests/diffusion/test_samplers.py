@@ -124,7 +124,7 @@ def test_loss_is_lowest_at_the_true_denoiser():
         def network(inputs, conditioned, label, mask):
             level = jnp.exp(4 * label)
             exact = prediction_of(gaussian_denoiser)(inputs * jnp.sqrt(1 + level**2)[:, None], level)
-            return Output(exact + shift, jnp.zeros_like(exact))
+            return Output(exact + shift, jnp.zeros_like(exact), jnp.zeros_like(exact))
 
         return denoising_loss(jax.random.key(1), EDM(), network, condition, target)[0]
 
@@ -137,7 +137,7 @@ def test_given_channels_are_neither_moved_nor_counted():
     condition = Condition(values, given, given, jnp.ones((1, 2, 2), bool))
 
     def network(inputs, conditioned, label, mask):
-        return Output(jnp.ones_like(inputs) * inputs[:, :1], jnp.zeros_like(inputs))
+        return Output(jnp.ones_like(inputs) * inputs[:, :1], jnp.zeros_like(inputs), jnp.zeros_like(inputs))
 
     denoise = denoiser(EDM(), network, condition)
     draws = solved(dpm_solver, denoise, (1, 2), EDM().grid(8))
@@ -162,12 +162,12 @@ def test_published_processes_denoise_by_the_noise_they_predict(name):
     condition = Condition(target, nothing, nothing, jnp.ones((1, 3, 3), bool))
 
     def network(inputs, tokens, label, mask):
-        return Output(-noise, jnp.zeros_like(noise))
+        return Output(-noise, jnp.zeros_like(noise), jnp.zeros_like(noise))
 
     # single precision leaves an error in proportion to what is subtracted
     assert jnp.allclose(denoiser(process, network, condition)(noised, level), target, atol=1e-5, rtol=1e-5 * 100)
     # the loss is that of the noise: of unit variance for a network that says nothing, at every level
-    silent = lambda *_: Output(jnp.zeros_like(noise), jnp.zeros_like(noise))  # noqa: E731
+    silent = lambda *_: Output(jnp.zeros_like(noise), jnp.zeros_like(noise), jnp.zeros_like(noise))  # noqa: E731
     clean = denoiser(process, silent, condition)(noised, level)
     weighted = process.weight(level)[:, None] * (clean - target) ** 2
     assert jnp.allclose(weighted, noise**2, rtol=0.05, atol=0.01)
