@@ -14,6 +14,7 @@ import numpyro.distributions as dist
 import xarray as xr
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
 
+from simformer_ppl.corrected_draws import corrected_draws
 from simformer_ppl.inference_data import to_inference_data
 from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.labelled_arrays import align
@@ -150,7 +151,7 @@ class ConditionedDistribution:
             If no draw can be led into the given intervals, or to a weight under the given constraints and priors. Under
             ``jax.jit``, where nothing can be raised, such draws are NaN, and the lowest value for discrete sites.
         """
-        values = self._draw_all(rng_key, tuple(sample_shape), self._evaluations(num_steps))[0]
+        values = self.draw_all(rng_key, tuple(sample_shape), num_steps)
         return {name: values[name] for name in self.latent_sites}
 
     def sample(
@@ -190,10 +191,7 @@ class ConditionedDistribution:
         ValueError
             If `num_samples` is not a multiple of `num_chains`, or as :meth:`draw` and :meth:`log_prob` do.
         """
-        if num_samples < 1 or num_chains < 1 or num_samples % num_chains:
-            raise ValueError(
-                f"Expected num_samples to be a positive multiple of num_chains, got {num_samples} and {num_chains}."
-            )
+        _check_chains(num_samples, num_chains)
         if log_prob:
             self._refuse_density()
         steps = self._evaluations(num_steps)
@@ -203,6 +201,72 @@ class ConditionedDistribution:
         stats, notes = self._sample_stats(restricted, num_samples)
         if log_prob:
             stats["lp"] = np.asarray(self.log_prob(values))
+        replicates = self._replicates(replay_key, values) if predictive else None
+        attrs = {"sampling_time": time.perf_counter() - started, "num_steps": steps}
+        return self._lay_out(values, num_chains, attrs, stats, notes, predictive=replicates)
+
+    def importance_resample(
+        self,
+        rng_key: PRNGKeyArray,
+        num_samples: int = 1000,
+        *,
+        num_chains: int = 4,
+        num_steps: int | None = None,
+        predictive: bool = False,
+    ) -> xr.DataTree:
+        """Draw, and correct the draws by the model's own density, where it is known.
+
+        Twice as many draws are weighted by the density of the model over that of the network, the tail of the weights
+        is smoothed (PSIS; Vehtari et al. 2024, arXiv 1507.02646), and `num_samples` are resampled by their weights.
+        This takes the density of every draw, which costs far more than the draw.
+
+        Parameters
+        ----------
+        rng_key, num_samples, num_chains, num_steps, predictive
+            As of :meth:`sample`.
+
+        Returns
+        -------
+        As :meth:`sample`; with ``log_likelihood`` and ``log_prior``, element by element, as ``az.loo``, ``az.psense``
+        and ``az.compare`` read them, and ``sample_stats["log_weight"]``, the smoothed log weight of each draw. The
+        attributes of ``sample_stats`` tell ``pareto_k`` (above .7 the weights cannot be trusted, which is warned of)
+        and ``effective_sample_size``, that of the weights.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`log_prob`; or if the model's density is not known: a site is left out, a deterministic site is a
+            token, or the model hides noise.
+        """
+        _check_chains(num_samples, num_chains)
+        self._refuse_density()
+        started = time.perf_counter()
+        draw_key, replay_key = jax.random.split(rng_key)
+        corrected = corrected_draws(self, draw_key, num_samples, num_steps)
+        stats = {"log_weight": corrected.log_weight}
+        notes: dict[str, Any] = {"route": "importance resampling"}
+        for name in ("pareto_k", "effective_sample_size"):
+            told = getattr(corrected, name)
+            notes[name] = told if self.batch_shape else told[0]
+        known = {
+            name: value
+            for name, value in corrected.log_probs.items()
+            if name in (self.observed_sites if self.structure.sites[name].is_data else self.latent_sites)
+        }
+        replicates = self._replicates(replay_key, corrected.values) if predictive else None
+        attrs = {"sampling_time": time.perf_counter() - started, "num_steps": self._evaluations(num_steps)}
+        return self._lay_out(corrected.values, num_chains, attrs, stats, notes, predictive=replicates, log_probs=known)
+
+    def _lay_out(
+        self,
+        values: Mapping[str, Array],
+        num_chains: int,
+        attrs: Mapping[str, Any],
+        stats: Mapping[str, np.ndarray],
+        notes: Mapping[str, Any],
+        **groups: Mapping[str, np.ndarray] | None,
+    ) -> xr.DataTree:
+        """Draws of every site as InferenceData, with notes on how they were come by."""
         tree = to_inference_data(
             self.structure,
             {name: np.asarray(values[name]) for name in self.latent_sites},
@@ -212,13 +276,13 @@ class ConditionedDistribution:
             batch_dims=self.given.batch_dims,
             batch_coords=self.given.batch_coords,
             deterministics=self._deterministics(values),
-            predictive=self._replicates(replay_key, values) if predictive else None,
             sample_stats=stats,
             num_chains=num_chains,
             coords=self.coords,
             dims=self.dims,
             constants=self.replay.array_arguments(),
-            attrs={"sampling_time": time.perf_counter() - started, "num_steps": steps},
+            attrs=attrs,
+            **groups,
         )
         if notes:
             tree["sample_stats"].attrs.update(notes)
@@ -346,6 +410,12 @@ class ConditionedDistribution:
         return ~self._tokens[..., self.joint.layout.token_of_channel]
 
     # ------------------------------------------------------------------ drawing
+
+    def draw_all(
+        self, rng_key: PRNGKeyArray, sample_shape: tuple[int, ...], num_steps: int | None = None
+    ) -> dict[str, Array]:
+        """Draw as :meth:`draw`, but every site, given scalars as given."""
+        return self._draw_all(rng_key, sample_shape, self._evaluations(num_steps))[0]
 
     def _draw_all(
         self, rng_key: PRNGKeyArray, sample_shape: tuple[int, ...], num_steps: int
@@ -499,3 +569,10 @@ class ConditionedDistribution:
             rows = {name: value.reshape(-1, *self.structure.sites[name].shape) for name, value in full.items()}
             inside &= self.replay.inside(rows, self._dynamic_sites).reshape(leading)
         return inside
+
+
+def _check_chains(num_samples: int, num_chains: int) -> None:
+    if num_samples < 1 or num_chains < 1 or num_samples % num_chains:
+        raise ValueError(
+            f"Expected num_samples to be a positive multiple of num_chains, got {num_samples} and {num_chains}."
+        )

@@ -32,6 +32,8 @@ GROUPS = (
     "posterior",
     "posterior_predictive",
     "sample_stats",
+    "log_likelihood",
+    "log_prior",
     "prior",
     "prior_predictive",
     "observed_data",
@@ -51,6 +53,7 @@ def to_inference_data(
     deterministics: Mapping[str, np.ndarray] | None = None,
     predictive: Mapping[str, np.ndarray] | None = None,
     sample_stats: Mapping[str, np.ndarray] | None = None,
+    log_probs: Mapping[str, np.ndarray] | None = None,
     num_chains: int = 4,
     coords: Mapping[str, Any] | None = None,
     dims: Mapping[str, Sequence[str]] | None = None,
@@ -91,6 +94,10 @@ def to_inference_data(
         Replicates of given data sites, shaped as `draws`, for ``posterior_predictive``.
     sample_stats
         ``(num_samples, *batch_shape)`` by name: ``lp``, ``log_weight``.
+    log_probs
+        Log densities by site, element by element: ``(num_samples, *batch_shape, *shape)``, where the site's shape
+        begins with `shape`. Those of data form ``log_likelihood``, others ``log_prior``. NaN where a scalar is missing:
+        without a batch, what is left lies along a dim of its own, ``{site}_observed``.
     num_chains
         Divides ``num_samples``.
     coords
@@ -141,8 +148,11 @@ def to_inference_data(
     _place_given(frame, groups, given)
     for name, stat in (sample_stats or {}).items():
         groups["sample_stats"][name] = frame.drawn(name, stat, (), ())
+    labels = stored_labels(coords) | stored_labels(batch_coords)
+    for name, value in (log_probs or {}).items():
+        labels |= _place_log_probs(frame, groups, name, np.asarray(value))
     _place_constants(frame, groups, constants or {}, dims or {})
-    return _tree(groups, stored_labels(coords) | stored_labels(batch_coords), library_attributes(attrs))
+    return _tree(groups, labels, library_attributes(attrs))
 
 
 @dataclass(frozen=True)
@@ -224,6 +234,22 @@ def _place_given(frame: _Frame, groups: dict[str, Variables], given: Mapping[str
     for name, value in given.items():
         group = "observed_data" if find_site(frame.structure, name).is_data else "constant_data"
         groups[group][frame.names[name]] = frame.fixed(name, value)
+
+
+def _place_log_probs(
+    frame: _Frame, groups: dict[str, Variables], name: str, value: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Place log densities of a site; return the labels of the observed elements, where some are missing."""
+    site, lead = find_site(frame.structure, name), 1 + len(frame.batch_shape)
+    group = groups["log_likelihood" if site.is_data else "log_prior"]
+    shape = value.shape[lead:]
+    missing = np.isnan(value).all(0)
+    if frame.batch_shape or not missing.any():
+        group[frame.names[name]] = frame.drawn(name, value, shape, frame.dims[name][: len(shape)])
+        return {}
+    dim = f"{frame.names[name]}_observed"
+    group[frame.names[name]] = frame.drawn(name, value[:, ~missing], (int((~missing).sum()),), (dim,))
+    return {dim: np.array([f"{name}[{', '.join(map(str, index))}]" for index in np.argwhere(~missing)])}
 
 
 def _place_constants(

@@ -63,20 +63,23 @@ class Replay:
         rows = partial(self._inside_of_rows, names=names)
         return _over_rows(rows, self._inside_of_row, keys, dict(values), names)
 
-    def log_prob(self, values: Mapping[str, Array], name: str) -> Float[Array, " rows"]:
-        """Log density of one site given the other values.
+    def log_probs(self, values: Mapping[str, Array], names: tuple[str, ...]) -> dict[str, Float[Array, "rows ..."]]:
+        """Log densities of some sites given the other values, element by element (masks and scales do not count).
 
         Parameters
         ----------
         values
             All token sites, each with one leading axis of rows.
-        name
-            The site.
+        names
+            The sites.
+
+        Returns
+        -------
+        Arrays of the rows and the batch shape of each distribution, without ``to_event``.
         """
         keys = jax.random.split(jax.random.key(0), next(iter(values.values())).shape[0])
-        return _over_rows(
-            partial(self._log_prob_of_rows, names=(name,)), self._log_prob_of_row, keys, dict(values), (name,)
-        )
+        rows = partial(self._log_probs_of_rows, names=names)
+        return _over_rows(rows, self._log_probs_of_row, keys, dict(values), names)
 
     def log_density(self, values: Mapping[str, Array]) -> Float[Array, ""]:
         """Log density of one simulation: of all sample sites, as they are simulated (masks and scales do not count).
@@ -122,16 +125,15 @@ class Replay:
         trace = self._trace(rng_key, row)
         return jnp.all(jnp.stack([jnp.all(_law(trace, name).support(row[name])) for name in names]))
 
-    def _log_prob_of_row(
+    def _log_probs_of_row(
         self, rng_key: PRNGKeyArray, row: Mapping[str, Array], names: tuple[str, ...]
-    ) -> Float[Array, ""]:
+    ) -> dict[str, Float[Array, "..."]]:
         trace = self._trace(rng_key, row)
-        laws = [(elementary(_law(trace, name)), row[name]) for name in names]
-        return sum((law.log_prob(value).sum() for law, value in laws), jnp.zeros(()))
+        return {name: elementary(_law(trace, name)).log_prob(row[name]) for name in names}
 
     @partial(jax.jit, static_argnums=0, static_argnames="names")
-    def _log_prob_of_rows(self, keys: PRNGKeyArray, values: Mapping[str, Array], names: tuple[str, ...]) -> Any:
-        return jax.vmap(partial(self._log_prob_of_row, names=names))(keys, values)
+    def _log_probs_of_rows(self, keys: PRNGKeyArray, values: Mapping[str, Array], names: tuple[str, ...]) -> Any:
+        return jax.vmap(partial(self._log_probs_of_row, names=names))(keys, values)
 
     @partial(jax.jit, static_argnums=0, static_argnames="names")
     def _sites_of_rows(self, keys: PRNGKeyArray, values: Mapping[str, Array], names: tuple[str, ...]) -> Any:

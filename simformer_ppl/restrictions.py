@@ -102,7 +102,8 @@ class Restrictions:
         for constraint in self.constraints:
             log_weight = log_weight + constraint.function(values)
         for name, new in self.priors.items():
-            change = jax.vmap(partial(_log_prob, new))(values[name]) - self.replay.log_prob(values, name)
+            old = self.replay.log_probs(values, (name,))[name]
+            change = jax.vmap(partial(_log_prob, new))(values[name]) - old.reshape(len(old), -1).sum(1)
             log_weight = log_weight + change
         log_weight = jnp.where(jnp.isnan(log_weight), -jnp.inf, log_weight)
         return log_weight, self._violation(channels, values)
@@ -199,7 +200,7 @@ def read_prior(structure: ModelStructure, replay: Replay, name: str, new: Any) -
         )
     simulated = replay.sites(jax.random.split(jax.random.key(0), 1), {}, tuple(structure.sites))
     repeated = {other: jnp.repeat(value, _REPEATS, 0) for other, value in simulated.items()}
-    densities = np.asarray(replay.log_prob(repeated, name))
+    densities = np.asarray(replay.log_probs(repeated, (name,))[name])
     # what is not a token is simulated afresh in every repeat
     if not np.allclose(densities, densities[0]):
         raise ValueError(

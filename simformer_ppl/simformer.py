@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, PRNGKeyArray
 from tqdm.auto import tqdm
 
 from simformer_ppl import persistence
+from simformer_ppl.calibration import Calibration, calibrate, read_given
 from simformer_ppl.compilation import COMPILED_QUICKLY
 from simformer_ppl.conditioned import ConditionedDistribution
 from simformer_ppl.diffusion.process import PROCESSES
@@ -316,6 +317,83 @@ class Simformer:
             raise ValueError("Not fitted yet: call fit(rng_key, num_simulations) before condition.")
         start = ConditionedDistribution(self.structure, self._joint, self._replay, coords=self.coords, dims=self.dims)
         return start.condition(data, constraint=constraint, prior=prior, **sites)
+
+    # ------------------------------------------------------------------ checking
+
+    def calibrate(
+        self,
+        rng_key: PRNGKeyArray,
+        given: Collection[str] | Mapping[str, Any] | None = None,
+        *,
+        num_simulations: int = 500,
+        num_draws: int = 100,
+    ) -> Calibration:
+        """Check a kind of question on fresh simulations: true values should fall anywhere among the draws.
+
+        Simulation-based calibration (Talts et al. 2018), coverage of intervals, and TARP (Lemos et al. 2023) for all
+        scalars together; on what it returns, :meth:`~simformer_ppl.calibration.Calibration.local_c2st` tests the answer
+        to one observation.
+
+        Parameters
+        ----------
+        rng_key
+            Source of all randomness.
+        given
+            Sites that are given, or bool masks of given scalars by site; the data sites by default.
+        num_simulations
+            Fresh simulations.
+        num_draws
+            Draws for each.
+
+        Returns
+        -------
+        What deviates, as a table where it is printed; its ``pit`` is what ``az.plot_ecdf_pit`` draws.
+
+        Raises
+        ------
+        ValueError
+            If the network is not fitted, or `given` names no site, leaves nothing latent or is no mask.
+
+        Examples
+        --------
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> def model(y=None):
+        ...     mu = numpyro.sample("mu", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(mu, 0.5), obs=y)
+        >>> simformer = Simformer(model).fit(jax.random.key(0), 1_000, num_steps=500, progress_bar=False)
+        >>> calibration = simformer.calibrate(jax.random.key(1), given=["y"], num_simulations=100, num_draws=50)
+        >>> calibration.pit["prior_sbc"]["mu"].shape
+        (1, 100)
+        """
+        masks = read_given(self.structure, given)
+        simulate_key, ask_key = jax.random.split(rng_key)
+        simulated = self.simulate(simulate_key, num_simulations)
+        values = {name: simulated[name].values for name in self.structure.sites}
+        finite = np.all([np.isfinite(v.reshape(num_simulations, -1)).all(1) for v in values.values()], 0)
+        values = {name: value[finite] for name, value in values.items()}
+        return calibrate(self.condition, values, masks, self.coords, ask_key, num_draws)
+
+    def check(
+        self, rng_key: PRNGKeyArray, *, num_simulations: int = 500, num_draws: int = 100
+    ) -> dict[str, Calibration]:
+        """Print how the posterior, the likelihood and the joint distribution are calibrated, and return it.
+
+        Parameters
+        ----------
+        rng_key, num_simulations, num_draws
+            As of :meth:`calibrate`.
+        """
+        data = [name for name, site in self.structure.sites.items() if site.is_data]
+        parameters = [name for name in self.structure.sites if name not in data]
+        patterns = {"posterior": data, "likelihood": parameters, "joint": []}
+        asked = {kind: given for kind, given in patterns.items() if len(given) < len(self.structure.sites)}
+        keys = jax.random.split(rng_key, len(asked))
+        found = {
+            kind: self.calibrate(key, given, num_simulations=num_simulations, num_draws=num_draws)
+            for key, (kind, given) in zip(keys, asked.items(), strict=True)
+        }
+        print("\n\n".join(map(repr, found.values())))
+        return found
 
     # ------------------------------------------------------------------ keeping
 

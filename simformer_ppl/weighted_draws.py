@@ -1,15 +1,14 @@
 """Draws under restrictions: kept, resampled or led there by tempering, as the share of useful draws calls for."""
 
-import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from arviz_stats.base import array_stats
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from simformer_ppl.diagnostics.importance import pareto_smooth, warn_if_unreliable
 from simformer_ppl.diffusion.tempering import effective, log_mean_exp, systematic, temper
 from simformer_ppl.rejection import redraw
 from simformer_ppl.restrictions import Restrictions
@@ -20,14 +19,8 @@ PILOT = 1_024
 RESAMPLED_SHARE = 0.05
 """Effective share of weighted draws, from which on they are resampled."""
 
-UNRELIABLE = 0.7
-"""Pareto k-hat above which importance weights alone would not do (Vehtari et al. 2024)."""
-
 LEAST_PROBABILITY = 1e-9
 """Of intervals: draws for less would show how the network goes on where it has seen nothing."""
-
-_EQUAL = 1e-3
-"""Range of log weights that count as equal."""
 
 _SPARE = 4.0
 """Effective draws to choose each resampled one from."""
@@ -128,13 +121,12 @@ def restricted_draws(
         draws[part], reports[condition] = of_condition.draw(keys[condition], len(draws[part]), restrictions, which)
     known = tuple(report for report in reports if report)
     worst = max((report.pareto_k for report in known if report.pareto_k == report.pareto_k), default=0.0)
-    if worst > UNRELIABLE:
-        warnings.warn(
-            f"{label}: Pareto k-hat of the weights is {worst:.2f}, above {UNRELIABLE}: draws under these constraints "
-            "and priors lie where unrestricted ones hardly reach, and are as good as what was learned there.",
-            RuntimeWarning,
-            stacklevel=4,
-        )
+    warn_if_unreliable(
+        label,
+        worst,
+        "draws under these constraints and priors lie where unrestricted ones hardly reach, and are as good as what "
+        "was learned there.",
+    )
     return Restricted(jnp.asarray(draws), restrictions.weigh(jnp.asarray(draws)).tempered(1.0), known)
 
 
@@ -157,7 +149,7 @@ class _Condition(NamedTuple):
         pilot = draw(pilot_key)
         log_weight = restrictions.weigh(pilot).tempered(1.0)
         certain = restrictions.are_certain or not np.isfinite(log_weight).any()
-        pareto_k = np.nan if certain else _pareto_k(log_weight)
+        pareto_k = np.nan if certain else pareto_smooth(log_weight).pareto_k
         if effective(log_weight) >= RESAMPLED_SHARE * size:
             return _resample(key, draw, restrictions, count, pilot, pareto_k)
         least = float(np.log(LEAST_PROBABILITY)) if restrictions.are_certain else -np.inf
@@ -194,12 +186,3 @@ def _resample(
     distinct = count**2 / (np.unique(chosen, return_counts=True)[1] ** 2).sum()
     report = Report("importance resampling", log_mean_exp(log_weights), float(distinct), pareto_k)
     return np.concatenate(pool)[chosen], report
-
-
-def _pareto_k(log_weight: Float[np.ndarray, " draws"]) -> float:
-    """Shape of the tail of the weights that are not zero (Vehtari et al. 2024); minus infinity where they are equal."""
-    weighted = log_weight[np.isfinite(log_weight)]
-    if np.ptp(weighted) < _EQUAL:
-        return -np.inf
-    # the library takes what LOO has: the negative of log weights
-    return float(array_stats.psislw(-weighted)[1])

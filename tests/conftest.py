@@ -1,5 +1,7 @@
 """Models and trained networks shared by the tests."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,8 +56,10 @@ class GaussianChain:
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory):
-    """Many tests train the same small network: what is compiled for one serves the others."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    """Many tests train the same small network: what is compiled for one serves the others, of all processes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     yield
     jax.config.update("jax_compilation_cache_dir", None)

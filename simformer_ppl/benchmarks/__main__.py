@@ -24,8 +24,34 @@ from simformer_ppl.network import NetworkConfig
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and print what it measured: JSON lines, or what is made of them."""
+    options = _parser().parse_args(arguments)
+    if options.command == "report":
+        print(report(read(options.files)), end="")
+    elif options.command == "plot":
+        plot(read(options.files)).savefig(options.output, dpi=150)
+        print(options.output)
+    else:
+        for row in _measure(options):
+            print(json.dumps(row), flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m simformer_ppl.benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    for add in (_add_reading, _add_run, _add_comparisons):
+        add(commands)
+    speed = commands.add_parser("device", help="speed of training and sampling on the device at hand")
+    speed.add_argument("task", nargs="?", choices=TASKS, default="slcp")
+    speed.add_argument("--batches", nargs="+", type=int, default=[64, 500])
+    tables = commands.add_parser("report", help="print the table of runs, beside the published figures")
+    tables.add_argument("files", nargs="+", type=Path, help="JSON lines")
+    pictures = commands.add_parser("plot", help="draw C2ST against simulations and evaluations")
+    pictures.add_argument("files", nargs="+", type=Path, help="JSON lines")
+    pictures.add_argument("--output", type=Path, default=Path("benchmarks.png"))
+    return parser
+
+
+def _add_reading(commands: Any) -> None:
     tracing = commands.add_parser("tracing", help="seconds and memory to read models of several sizes")
     tracing.add_argument("--models", nargs="+", choices=SIZED, default=["plate", "scan", "loop", "regression"])
     tracing.add_argument("--tokens", nargs="+", type=int, default=[200, 1000, 3000, 10_000])
@@ -34,7 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     masks.add_argument("--attention", choices=["moral", "contextual"], default="moral")
     masks.add_argument("--tokens", type=int, default=100)
     masks.add_argument("--batch", type=int, default=128)
-    _add_run(commands)
+
+
+def _add_comparisons(commands: Any) -> None:
     posteriors = [name for name, task in TASKS.items() if not task.all_conditionals]
     samplers = commands.add_parser("samplers", help="C2ST against network evaluations, for every sampler")
     samplers.add_argument("task", choices=posteriors)
@@ -52,23 +80,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for package in sorted({peer.package for peer in PEERS.values()}):
         here = sys.executable if find_spec(package) else None
         rivals.add_argument(f"--{package}", default=here, help=f"the Python that has {package}; this one, if it has")
-    speed = commands.add_parser("device", help="speed of training and sampling on the device at hand")
-    speed.add_argument("task", nargs="?", choices=TASKS, default="slcp")
-    speed.add_argument("--batches", nargs="+", type=int, default=[64, 500])
-    tables = commands.add_parser("report", help="print the table of runs, beside the published figures")
-    tables.add_argument("files", nargs="+", type=Path, help="JSON lines")
-    pictures = commands.add_parser("plot", help="draw C2ST against simulations and evaluations")
-    pictures.add_argument("files", nargs="+", type=Path, help="JSON lines")
-    pictures.add_argument("--output", type=Path, default=Path("benchmarks.png"))
-    options = parser.parse_args(arguments)
-    if options.command == "report":
-        print(report(read(options.files)), end="")
-    elif options.command == "plot":
-        plot(read(options.files)).savefig(options.output, dpi=150)
-        print(options.output)
-    else:
-        for row in _measure(options):
-            print(json.dumps(row), flush=True)
 
 
 def _measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -72,24 +72,30 @@ def compare(
     asked = {"task": name, "simulations": simulations, "seed": seed}
     for use_density in (False, True):
         yield asked | _ours(task, simulations, seed, questions, use_density)
-    with tempfile.TemporaryDirectory() as folder:
-        for method, peer in PEERS.items():
-            if peer.package not in pythons:
-                continue
-            source, target = Path(folder) / "simulations.npz", Path(folder) / "draws.npz"
-            np.savez(source, **_inputs(task, simulations, seed, questions), option=peer.option)
-            script = Path(str(peers.__file__)).parent / peer.script
-            finished = subprocess.run(
-                [pythons[peer.package], str(script), str(source), str(target), str(budget)],
-                capture_output=True, text=True, cwd=folder, env=os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
-            )  # fmt: skip
-            if finished.returncode:
-                raise RuntimeError(f"{method} failed:\n{finished.stderr[-2_000:]}")
-            measured = json.loads(finished.stdout.strip().splitlines()[-1])
-            drawn = np.load(target)["draws"]
+    inputs = _inputs(task, simulations, seed, questions)
+    for method, peer in PEERS.items():
+        if peer.package in pythons:
+            drawn, measured = _theirs(method, peer, pythons[peer.package], inputs, budget)
             given = np.stack([np.tile(q.values[q.given], (DRAWS, 1)) for q in questions])
             scores = score(questions, np.concatenate([drawn, given], -1), np.zeros((0, DRAWS, 0)))
             yield asked | {"method": method} | scores | measured
+
+
+def _theirs(
+    method: str, peer: Peer, python: str, inputs: Mapping[str, Any], budget: float
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Draws of every posterior, and what was measured."""
+    script = Path(str(peers.__file__)).parent / peer.script
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "simulations.npz", Path(folder) / "draws.npz"
+        np.savez(source, **inputs, option=peer.option)
+        finished = subprocess.run(
+            [python, str(script), str(source), str(target), str(budget)],
+            capture_output=True, text=True, cwd=folder, env=os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+        )  # fmt: skip
+        if finished.returncode:
+            raise RuntimeError(f"{method} failed:\n{finished.stderr[-2_000:]}")
+        return np.load(target)["draws"], json.loads(finished.stdout.strip().splitlines()[-1])
 
 
 def _ours(task: Task, simulations: int, seed: int, questions: list[Question], use_density: bool) -> dict[str, Any]:

@@ -96,14 +96,7 @@ def run(
     """
     task, settings = TASKS[name], settings or Settings()
     questions = ask(task, settings.question_seed)  # before training: what is missing is told at once
-    simformer = settings.simformer(task)
-    key = jax.random.key(seed)
-    fit = dict(settings.fit)
-    if settings.budget is not None:
-        fit["num_steps"] = _affordable_steps(task, simulations, settings, settings.budget)
-    start = time.perf_counter()
-    simformer.fit(key, simulations, **fit)
-    train_seconds = time.perf_counter() - start
+    simformer, train_seconds = _train(task, simulations, seed, settings)
     print(f"{name}: trained in {train_seconds:.0f} s; drawing", file=sys.stderr)
     row = {
         "task": name,
@@ -137,6 +130,16 @@ def run(
         "device": device(),
         "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
     }
+
+
+def _train(task: Task, simulations: int, seed: int, settings: Settings) -> tuple[Simformer, float]:
+    """A fitted Simformer, and the seconds of its training."""
+    simformer, fit = settings.simformer(task), dict(settings.fit)
+    if settings.budget is not None:
+        fit["num_steps"] = _affordable_steps(task, simulations, settings, settings.budget)
+    start = time.perf_counter()
+    simformer.fit(jax.random.key(seed), simulations, **fit)
+    return simformer, time.perf_counter() - start
 
 
 def ask(task: Task, seed: int | None = None) -> list[Question]:

@@ -17,6 +17,8 @@ from jaxtyping import Array
 from simformer_ppl.benchmarks.published_network import PublishedNetwork
 from simformer_ppl.benchmarks.runner import device
 from simformer_ppl.benchmarks.tasks.catalogue import TASKS
+from simformer_ppl.diffusion.process import PROCESSES
+from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.simformer import Simformer
 from simformer_ppl.training.fit import Trainer
 from simformer_ppl.training.optimiser import make_optimiser
@@ -47,25 +49,35 @@ def measure_device(name: str, batches: list[int]) -> Iterator[dict[str, Any]]:
     channels, _ = simformer._channels(jax.random.key(0), max(batches), None)
     joint = simformer._initialise(jax.random.key(1), channels)
     for batch in batches:
-        trainer = Trainer(
-            joint.graph, joint.layout, joint.standardisation, joint.attention, joint.process,
-            make_optimiser(1e-3, 1_000), batch,
-        )  # fmt: skip
-        state, key, data = trainer.start(joint.parameters), jax.random.key(3), (jnp.asarray(channels), None)
-        flops = _products(jax.make_jaxpr(trainer.step)(state, key, data))
-        seconds = _seconds(partial(trainer.run, state, key, data, _STEPS)) / _STEPS
+        flops, seconds = _our_step(joint, channels, batch)
         yield _row("simformer_ppl", name, 2 * batch, flops, seconds, ceiling, joint.parameters)
-        step, weights = _published_step(simformer.structure.num_tokens, 2 * batch)
-        flops, seconds = _products(jax.make_jaxpr(step)(weights)), _seconds(partial(step, weights))
+        run, weights = _published_run(simformer.structure.num_tokens, 2 * batch)
+        flops = _products(jax.make_jaxpr(run)(weights, 1))
+        seconds = _seconds(partial(run, weights, _STEPS)) / _STEPS
         yield _row("published network", name, 2 * batch, flops, seconds, ceiling, weights)
+    yield _time_draws(simformer, name)
+
+
+def _our_step(joint: LearnedJoint, channels: np.ndarray, batch: int) -> tuple[float, float]:
+    """FLOP of the products of a training step, and its seconds."""
+    trainer = Trainer(
+        joint.graph, joint.layout, joint.standardisation, joint.attention, joint.process,
+        make_optimiser(1e-3, 1_000), batch,
+    )  # fmt: skip
+    state, key, data = trainer.start(joint.parameters), jax.random.key(3), (jnp.asarray(channels), None)
+    flops = _products(jax.make_jaxpr(trainer.step)(state, key, data))
+    return flops, _seconds(partial(trainer.run, state, key, data, _STEPS)) / _STEPS
+
+
+def _time_draws(simformer: Simformer, name: str) -> dict[str, Any]:
     simformer.fit(jax.random.key(0), 256, num_steps=10, progress_bar=False)
     observation = {site.name: np.zeros(site.shape) for site in simformer.structure.sites.values() if site.is_data}
     posterior = simformer.condition(observation)
-    yield {
+    return {
         "measured": "draws",
         "task": name,
         "draws": _DRAWS,
-        "evaluations": joint.process.default_steps,
+        "evaluations": PROCESSES[simformer.process].default_steps,
         "seconds": round(_seconds(partial(posterior.draw, jax.random.key(0), (_DRAWS,))), 2),
         "device": device(),
     }
@@ -87,26 +99,29 @@ def _row(
     }
 
 
-def _published_step(num_tokens: int, batch: int) -> tuple[Callable[[Any], Any], Any]:
-    """A training step of the published network with Adam, compiled."""
+def _published_run(num_tokens: int, batch: int) -> tuple[Callable[[Any, int], Any], Any]:
+    """Training steps of the published network with Adam, in one compiled loop like ours."""
     graph, parameters = nnx.split(PublishedNetwork(num_tokens, nnx.Rngs(0)))
     keys = jax.random.split(jax.random.key(0), 3)
     values, noise = jax.random.normal(keys[0], (2, batch, num_tokens))
     conditioned = jax.random.bernoulli(keys[1], 0.5, (batch, num_tokens))
     label, mask = jax.random.normal(keys[2], (batch,)), jnp.ones((batch, num_tokens, num_tokens), bool)
     optimiser = optax.adam(1e-3)
-    start = optimiser.init(parameters)
 
     def loss(parameters: Any) -> Array:
         predicted = nnx.merge(graph, parameters)(values, conditioned, label, mask)
         return jnp.where(conditioned, 0.0, (predicted + noise) ** 2).mean()
 
-    @jax.jit
-    def step(parameters: Any) -> Any:
-        updates, state = optimiser.update(jax.grad(loss)(parameters), start)
+    def step(_: Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        parameters, state = carry
+        updates, state = optimiser.update(jax.grad(loss)(parameters), state)
         return optax.apply_updates(parameters, updates), state
 
-    return step, parameters
+    @jax.jit
+    def run(parameters: Any, num_steps: int) -> Any:
+        return jax.lax.fori_loop(0, num_steps, step, (parameters, optimiser.init(parameters)))
+
+    return run, parameters
 
 
 def _ceiling() -> float:

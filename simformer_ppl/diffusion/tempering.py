@@ -9,6 +9,7 @@ beyond the sampler itself (Del Moral et al. 2006 for samplers of this kind).
 """
 
 from collections.abc import Callable
+from operator import itemgetter
 from typing import NamedTuple
 
 import jax
@@ -28,6 +29,7 @@ much, on average; twice that at the end."""
 
 _MOST_MOVES = 100
 _TARGET_ACCEPTANCE = 0.4
+_FIRST_SCALE = 0.7
 
 Transport = Callable[[Float[Array, "particles channels"]], Float[Array, "particles channels"]]
 """From noise to draws."""
@@ -101,34 +103,60 @@ def temper(
     The population; None where it is given up, or too few particles are left of it, as where none has any weight.
     """
     noise_key, move_key = jax.random.split(rng_key)
-    noise = jax.random.normal(noise_key, shape)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(move_key)).ravel())
-    draws = transport(noise)
-    weight, reached, log_mean, scale = weigh(draws), 0.0, 0.0, 0.7
+
+    def place(noise: Array) -> _Particles:
+        draws = transport(noise)
+        return _Particles(noise, draws, weigh(draws))
+
+    particles = place(jax.random.normal(noise_key, shape))
+    reached, log_mean, scale = 0.0, 0.0, _FIRST_SCALE
     while reached < 1:
-        share, gain = _next_share(weight, reached)
+        share, gain = _next_share(particles.weight, reached)
         if effective(gain) < FEWEST_EFFECTIVE:
             return None
         log_mean += log_mean_exp(gain)
         if log_mean < least:
             return None
         chosen = systematic(rng, gain, len(gain))
-        noise, draws, weight = noise[chosen], draws[chosen], Weight(*(part[chosen] for part in weight))
-        reached, forgotten, moves = share, 0.0, 0
+        particles, reached, forgotten = jax.tree.map(itemgetter(chosen), particles), share, 0.0
         wanted = _FORGOTTEN * (1 + (reached == 1))
-        while forgotten < wanted and moves < _MOST_MOVES:
-            step = rng.normal(size=shape).astype(np.float32)
-            proposed = np.sqrt(1 - scale**2) * noise + scale * step
-            proposed_draws = transport(proposed)
-            proposed_weight = weigh(proposed_draws)
-            ratio = proposed_weight.tempered(reached) - weight.tempered(reached)
-            better = np.log(rng.uniform(size=shape[0])) < ratio
-            noise = jnp.where(better[:, None], proposed, noise)
-            draws = jnp.where(better[:, None], proposed_draws, draws)
-            weight = Weight(*(np.where(better, new, old) for new, old in zip(proposed_weight, weight, strict=True)))
-            forgotten, moves = forgotten - 0.5 * better.mean() * np.log1p(-(scale**2)), moves + 1
-            scale = float(np.clip(scale * np.exp(better.mean() - _TARGET_ACCEPTANCE), 0.02, 0.99))
-    return Population(draws, log_mean, _distinct(np.asarray(noise)))
+        for _ in range(_MOST_MOVES):
+            particles, accepted = _move(rng, particles, place, reached, scale)
+            forgotten -= 0.5 * accepted * np.log1p(-(scale**2))
+            scale = float(np.clip(scale * np.exp(accepted - _TARGET_ACCEPTANCE), 0.02, 0.99))
+            if forgotten >= wanted:
+                break
+    return Population(particles.draws, log_mean, _distinct(np.asarray(particles.noise)))
+
+
+class _Particles(NamedTuple):
+    """Noise, the draws that follow from it, and their weight."""
+
+    noise: Array
+    draws: Array
+    weight: Weight
+
+
+def _move(
+    rng: np.random.Generator,
+    particles: _Particles,
+    place: Callable[[Array], _Particles],
+    share: float,
+    scale: float,
+) -> tuple[_Particles, float]:
+    """A step of preconditioned Crank-Nicolson under a share of the weight, and the rate at which it was accepted."""
+    step = rng.normal(size=particles.noise.shape).astype(np.float32)
+    proposed = place(np.sqrt(1 - scale**2) * particles.noise + scale * step)
+    ratio = proposed.weight.tempered(share) - particles.weight.tempered(share)
+    better = np.log(rng.uniform(size=len(ratio))) < ratio
+    rows = better[:, None]
+    moved = _Particles(
+        jnp.where(rows, proposed.noise, particles.noise),
+        jnp.where(rows, proposed.draws, particles.draws),
+        Weight(*(np.where(better, new, old) for new, old in zip(proposed.weight, particles.weight, strict=True))),
+    )
+    return moved, float(better.mean())
 
 
 def effective(log_weight: Float[np.ndarray, " particles"]) -> float:
