@@ -45,8 +45,9 @@ def corrected_draws(
 ) -> Corrected:
     """Weight draws by the model's density over the network's, and resample them.
 
-    Pareto-smoothed importance resampling (Vehtari et al. 2024, arXiv 1507.02646): the density of a draw is that of the
-    probability-flow ODE, with the exact trace up to 32 latent scalars.
+    Pareto-smoothed importance resampling (Vehtari et al. 2024, arXiv 1507.02646). The density of a draw is that of the
+    probability-flow ODE, with the exact trace up to 32 latent scalars; above, its estimate adds noise to the weights.
+    The sampler solves the same ODE in fewer steps, which the weights do not know of.
 
     Parameters
     ----------

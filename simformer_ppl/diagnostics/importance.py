@@ -1,6 +1,7 @@
 """Importance weights from the model's own density: answers corrected, and told whether they can be trusted."""
 
 import warnings
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,8 @@ from jaxtyping import Float
 
 UNRELIABLE = 0.7
 """Pareto k-hat above which importance weights alone would not do (Vehtari et al. 2024)."""
+
+_PACKAGE = str(Path(__file__).parents[1])
 
 _EQUAL = 1e-3
 """Range of log weights that count as equal."""
@@ -78,5 +81,5 @@ def warn_if_unreliable(label: str, pareto_k: float, meaning: str) -> None:
         warnings.warn(
             f"{label}: Pareto k-hat of the weights is {pareto_k:.2f}, above {UNRELIABLE}: {meaning}",
             RuntimeWarning,
-            stacklevel=5,
+            skip_file_prefixes=(_PACKAGE,),  # told where the package is called
         )

@@ -16,7 +16,7 @@ class LocalC2ST(NamedTuple):
     null
         The same for classifiers that were trained on shuffled labels.
     p_value
-        Share of these that are at least as large.
+        Share of these that are at least as large, the statistic itself counted among them.
     """
 
     statistic: float

@@ -38,12 +38,8 @@ class Bounds(NamedTuple):
         """Bounds of channels that lie between 0 and 1 before they are standardised; None, where none does."""
         if not is_bounded.any():
             return None
-        edges = (standardisation.forward(jnp.full(is_bounded.shape, edge)) for edge in (0.0, 1.0))
-        low, high = (
-            jnp.where(is_bounded, edge, infinite)[None]
-            for edge, infinite in zip(edges, (-jnp.inf, jnp.inf), strict=True)
-        )
-        return cls(low, high)
+        low, high = (standardisation.forward(jnp.full(is_bounded.shape, edge)) for edge in (0.0, 1.0))
+        return cls(jnp.where(is_bounded, low, -jnp.inf)[None], jnp.where(is_bounded, high, jnp.inf)[None])
 
     @property
     def exist(self) -> Bool[Array, "1 channels"]:
