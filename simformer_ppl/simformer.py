@@ -185,7 +185,7 @@ class Simformer:
             From :meth:`simulate`, or arrays by site with a leading axis.
         num_steps
             Gradient steps; chosen from the number of simulations and tokens by default
-        (:func:`simformer_ppl.training.recipe.default_steps`).
+            (:func:`simformer_ppl.training.recipe.default_steps`).
         batch_size
             Examples a step, 64 by default (each noised twice, where the model's gradient is not used); split over all
             devices that JAX sees.
