@@ -146,7 +146,7 @@ class Simformer(nnx.Module):
         self.embedding = TokenEmbedding(config.width, config.value_features, rngs)
         self.noise = NoiseEmbedding(config.noise_features, config.width, rngs)
         relations = np.zeros((0, tokens, tokens), bool) if relations is None else relations
-        self.layers = nnx.List([Layer(config, len(relations), rngs) for _ in range(config.depth)])
+        self.layers = _stack(config, len(relations), rngs)
         self.relations = StaticArray.of(relations)
         self.head_bias = nnx.Param(jnp.zeros(channels))
         self.variance_head = nnx.Param(jnp.zeros((channels, config.width)))
@@ -179,10 +179,25 @@ class Simformer(nnx.Module):
         groups = np.asarray(self.index.group_of_channel)
         tokens = self.embedding(values, conditioned, vectors, token_of_channel, groups, mask)
         noise = self.noise(noise_label)
-        for layer in self.layers:
-            tokens = layer(tokens, noise, mask, self.relations.array)
+        graph, layers = nnx.split(self.layers)
+
+        def through(tokens: Array, layer: nnx.State) -> tuple[Array, None]:
+            return nnx.merge(graph, layer)(tokens, noise, mask, self.relations.array), None
+
+        tokens, _ = jax.lax.scan(through, tokens, layers)
         tokens = tokens[:, token_of_channel]
         prediction = (tokens * vectors.head).sum(-1) + self.head_bias[groups]
         log_variance = (tokens * self.variance_head[groups]).sum(-1) + self.variance_bias[groups]
         log_width = (tokens * self.width_head[groups]).sum(-1) + self.width_bias[groups]
         return Output(prediction, log_variance, log_width)
+
+
+def _stack(config: NetworkConfig, num_relations: int, rngs: nnx.Rngs) -> Layer:
+    """Layers in one, the parameters of each along a leading axis: a loop over them compiles the layer once."""
+
+    @nnx.split_rngs(splits=config.depth)
+    @nnx.vmap
+    def create(rngs: nnx.Rngs) -> Layer:
+        return Layer(config, num_relations, rngs)
+
+    return create(rngs)
