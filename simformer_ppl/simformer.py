@@ -9,28 +9,23 @@ import jax
 import numpy as np
 import numpyro.distributions as dist
 import xarray as xr
-from flax import nnx
-from jaxtyping import Array, Bool, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 from tqdm.auto import tqdm
 
 from simformer_ppl import persistence
 from simformer_ppl.calibration import Calibration, calibrate, read_given
-from simformer_ppl.compilation import COMPILED_QUICKLY
 from simformer_ppl.conditioned import ConditionedDistribution
 from simformer_ppl.diffusion.process import PROCESSES
+from simformer_ppl.initial_joint import initial_joint, relations_of
 from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.labelled_arrays import dataset_to_arrays, simulations_to_dataset
 from simformer_ppl.naming import check_coords
-from simformer_ppl.network import NetworkConfig, StaticArray, TokenIndex
-from simformer_ppl.network import Simformer as SimformerNetwork
+from simformer_ppl.network import NetworkConfig
 from simformer_ppl.replay import Replay
 from simformer_ppl.structure import trace_structure
-from simformer_ppl.structure.attention_masks import token_relations
 from simformer_ppl.tokens.attention import Attention, attention_function
 from simformer_ppl.tokens.layout import TokenLayout
 from simformer_ppl.tokens.masks import EVERY_QUESTION, Questions
-from simformer_ppl.tokens.sharing import same_element
-from simformer_ppl.tokens.standardisation import fit_standardisation
 from simformer_ppl.training.checkpoint import Checkpoints, fingerprint
 from simformer_ppl.training.fit import Trainer, train
 from simformer_ppl.training.model_gradient import model_gradient
@@ -482,31 +477,9 @@ class Simformer:
         return channels[finite], is_own(simulations, values, self._replay)
 
     def _initialise(self, rng_key: PRNGKeyArray, channels: np.ndarray) -> LearnedJoint:
-        layout = self._layout
-        relations = self._relations()
-        index = TokenIndex(
-            token_of_channel=tuple(layout.token_of_channel.tolist()),
-            group_of_token=tuple(layout.group_of_token.tolist()),
-            group_of_channel=tuple(layout.group_of_channel.tolist()),
-            own_vector_of_token=tuple(layout.own_vector_of_token.tolist()),
-            constants=StaticArray.of(layout.constants.astype(np.float32)),
-        )
-
-        def create(key: PRNGKeyArray) -> SimformerNetwork:
-            return SimformerNetwork(index, self.network_config, relations=relations, rngs=nnx.Rngs(key))
-
-        graph = nnx.graphdef(nnx.eval_shape(create, rng_key))
-        parameters = jax.jit(lambda key: nnx.state(create(key)), compiler_options=COMPILED_QUICKLY)(rng_key)
-        groups = layout.standardised_alike(channels)
-        standardisation = fit_standardisation(channels, ~(layout.is_one_hot | layout.is_bounded), groups)
-        return LearnedJoint(parameters, standardisation, graph, layout, self._attend, PROCESSES[self.process])
-
-    def _relations(self) -> Bool[np.ndarray, "relations tokens tokens"] | None:
-        """Pairs of tokens that get an attention bias of their own; none for a network that is not to know them."""
-        known = token_relations(self.structure.adjacency, self.structure.moral())
-        if self.share_exchangeable:
-            return np.concatenate([known, same_element(self.structure)[None]])
-        return known if isinstance(self.attention, str) and self.attention in ("moral", "contextual") else None
+        relations = relations_of(self.structure, self.attention, self.share_exchangeable)
+        process = PROCESSES[self.process]
+        return initial_joint(rng_key, channels, self._layout, self._attend, process, self.network_config, relations)
 
     def _configuration(self) -> dict[str, Any]:
         return {

@@ -18,8 +18,12 @@ from simformer_ppl.benchmarks.published_network import PublishedNetwork
 from simformer_ppl.benchmarks.runner import device
 from simformer_ppl.benchmarks.tasks.catalogue import TASKS
 from simformer_ppl.diffusion.process import PROCESSES
+from simformer_ppl.initial_joint import initial_joint, relations_of
 from simformer_ppl.joint import LearnedJoint
+from simformer_ppl.labelled_arrays import dataset_to_arrays
 from simformer_ppl.simformer import Simformer
+from simformer_ppl.tokens.attention import attention_function
+from simformer_ppl.tokens.layout import TokenLayout
 from simformer_ppl.training.fit import Trainer
 from simformer_ppl.training.optimiser import make_optimiser
 
@@ -46,8 +50,7 @@ def measure_device(name: str, batches: list[int]) -> Iterator[dict[str, Any]]:
     yield {"measured": "ceiling", "gflops": round(ceiling / 1e9, 1), "device": device()}
     task = TASKS[name]
     simformer = Simformer(task.model, **task.options, use_density=False)
-    channels, _ = simformer._channels(jax.random.key(0), max(batches), None)
-    joint = simformer._initialise(jax.random.key(1), channels)
+    joint, channels = _before_training(simformer, max(batches))
     for batch in batches:
         flops, seconds = _our_step(joint, channels, batch)
         yield _row("simformer_ppl", name, 2 * batch, flops, seconds, ceiling, joint.parameters)
@@ -56,6 +59,24 @@ def measure_device(name: str, batches: list[int]) -> Iterator[dict[str, Any]]:
         seconds = _seconds(partial(run, weights, _STEPS)) / _STEPS
         yield _row("published network", name, 2 * batch, flops, seconds, ceiling, weights)
     yield _time_draws(simformer, name)
+
+
+def _before_training(simformer: Simformer, num_simulations: int) -> tuple[LearnedJoint, np.ndarray]:
+    """A network of random weights, and simulations as channels."""
+    structure, attention = simformer.structure, simformer.attention
+    layout = TokenLayout.of(structure, share_exchangeable=simformer.share_exchangeable)
+    simulations = dataset_to_arrays(structure, simformer.simulate(jax.random.key(0), num_simulations))
+    channels = np.asarray(jax.jit(layout.encode)(simulations))
+    joint = initial_joint(
+        jax.random.key(1),
+        channels,
+        layout,
+        attention_function(attention, structure, layout),
+        PROCESSES[simformer.process],
+        simformer.network_config,
+        relations_of(structure, attention, simformer.share_exchangeable),
+    )
+    return joint, channels
 
 
 def _our_step(joint: LearnedJoint, channels: np.ndarray, batch: int) -> tuple[float, float]:
