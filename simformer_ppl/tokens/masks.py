@@ -30,9 +30,9 @@ class Questions(NamedTuple):
     joint: float = 0.1
     posterior: float = 0.3
     likelihood: float = 0.1
-    partial_data: float = 0.15
-    any_sites: float = 0.2
-    any_units: float = 0.15
+    partial_data: float = 0.1
+    any_sites: float = 0.15
+    any_units: float = 0.25
 
 
 EVERY_QUESTION = Questions()
@@ -51,7 +51,8 @@ def draw_conditioned(
 
     The mixture of Gloeckler et al. 2024 (section 3.3: joint, posterior, likelihood, two Bernoulli masks), with the
     Bernoulli probability itself drawn from U(0, 1), with posteriors given part of the data, and with whole sites given
-    at random: of a site of many scalars, Bernoulli masks hardly ever give all.
+    at random: of a site of many scalars, Bernoulli masks hardly ever give all. Where only some are to be given, one at
+    least is and one at least is not: of two sites, all or none would be given two times out of three.
 
     Parameters
     ----------
@@ -76,15 +77,30 @@ def draw_conditioned(
     kind = jax.random.choice(kind_key, len(questions), (batch, 1), p=jnp.array(questions))
     rate = jax.random.uniform(rate_key, (batch, 1))
 
-    def some(key: PRNGKeyArray, part_of_token: Int[np.ndarray, " tokens"]) -> Bool[Array, "batch tokens"]:
-        parts = jax.random.uniform(key, (batch, int(part_of_token.max(initial=0)) + 1)) < rate
-        return parts[:, part_of_token]
+    def some(
+        key: PRNGKeyArray, part_of_token: Int[np.ndarray, " tokens"], among: Bool[np.ndarray, " tokens"]
+    ) -> Bool[Array, "batch tokens"]:
+        kept = np.isin(np.arange(part_of_token.max(initial=0) + 1), part_of_token[among])
+        values = jax.random.uniform(key, (batch, len(kept)))
+        least, most = (
+            reduce(values, -1, keepdims=True, where=kept, initial=end)
+            for reduce, end in ((jnp.min, 1.0), (jnp.max, 0.0))
+        )
+        parts = (values < rate) & (values < most) | (values == least)
+        return (parts & kept)[:, part_of_token]
 
-    units, sites = some(unit_key, unit_of_token), some(site_key, site_of_token)
+    everywhere = np.ones_like(is_data)
     data = jnp.asarray(is_data)[None]
+    units = some(unit_key, unit_of_token, everywhere)
     given = jnp.select(
         [kind == 0, kind == 1, kind == 2, kind == 3, kind == 4],
-        [jnp.zeros_like(units), data, ~data, data & units, sites],
+        [
+            jnp.zeros_like(units),
+            data,
+            ~data,
+            data & some(unit_key, unit_of_token, is_data),
+            some(site_key, site_of_token, everywhere),
+        ],
         units,
     )
     return given & ~given.all(-1, keepdims=True)

@@ -2,8 +2,9 @@
 
 import jax
 import numpy as np
+import pytest
 
-from simformer_ppl.tokens.masks import POSTERIOR_ONLY, draw_conditioned
+from simformer_ppl.tokens.masks import POSTERIOR_ONLY, Questions, draw_conditioned
 
 IS_DATA = np.array([False, False, False, True, True])
 SITES = np.array([0, 1, 1, 2, 2])
@@ -45,3 +46,26 @@ def test_whole_sites_of_many_scalars_are_given():
 def test_a_network_for_the_posterior_alone_is_asked_nothing_else():
     given = draw_conditioned(jax.random.key(3), 100, IS_DATA, np.arange(5), SITES, POSTERIOR_ONLY)
     np.testing.assert_array_equal(given, np.tile(IS_DATA, (100, 1)))
+
+
+@pytest.mark.parametrize("kind", ["partial_data", "any_sites", "any_units"])
+def test_some_are_given_and_some_are_not(kind):
+    questions = Questions(**{name: float(name == kind) for name in Questions._fields})
+    is_data = np.array([False, False, True, True])
+    sites = np.array([0, 0, 1, 1])
+    given = np.asarray(draw_conditioned(jax.random.key(4), 10_000, is_data, np.arange(4), sites, questions))
+    assert given.any(1).all() and not given.all(1).any()
+    patterns, counts = np.unique(given, axis=0, return_counts=True)
+    # every pattern that is possible, and none that is not; as often as its mirror image
+    assert len(patterns) == {"partial_data": 2, "any_sites": 2, "any_units": 14}[kind]
+    for pattern, count in zip(patterns, counts, strict=True):
+        mirrored = pattern[[1, 0, 3, 2]] if kind == "partial_data" else ~pattern
+        assert abs(count - counts[(patterns == mirrored).all(1)]) < 5 * np.sqrt(count)
+
+
+def test_one_datum_is_given_whole_and_one_site_leaves_the_joint():
+    one = np.array([True])
+    assert not np.asarray(draw_conditioned(jax.random.key(5), 200, one, one * 0, one * 0)).any()
+    questions = Questions(0.0, 0.0, 0.0, 1.0, 0.0, 0.0)
+    given = draw_conditioned(jax.random.key(6), 200, np.array([False, True]), np.arange(2), np.arange(2), questions)
+    np.testing.assert_array_equal(given, np.tile([False, True], (200, 1)))
