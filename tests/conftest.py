@@ -1,6 +1,8 @@
 """Models and trained networks shared by the tests."""
 
+import fcntl
 import os
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -54,12 +56,17 @@ class GaussianChain:
         return gain @ values[given], covariance
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Many tests train the same small network: what is compiled for one serves the others, of all processes."""
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory) -> Path:
+    """One folder for all processes of a test run."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(shared_folder):
+    """Many tests train the same small network: what is compiled for one serves the others, of all processes."""
+    jax.config.update("jax_compilation_cache_dir", str(shared_folder / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     yield
     jax.config.update("jax_compilation_cache_dir", None)
@@ -77,14 +84,23 @@ def gaussian_chain():
     return GaussianChain()
 
 
+def trained_once(path: Path, model, num_simulations: int, num_steps: int, **options) -> Simformer:
+    """Train in the first process that asks; the others load what it saved."""
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            simformer = Simformer(model, **options)
+            simformer.fit(jax.random.key(0), num_simulations, num_steps=num_steps, progress_bar=False).save(path)
+        return Simformer.load(path, model)
+
+
 @pytest.fixture(scope="session")
-def chain():
+def chain(shared_folder):
     """A network that has learned the Gaussian chain."""
-    return Simformer(chain_model).fit(jax.random.key(0), 20_000, num_steps=4_000, progress_bar=False)
+    return trained_once(shared_folder / "chain", chain_model, 20_000, 4_000)
 
 
 @pytest.fixture(scope="session")
-def zoo():
+def zoo(shared_folder):
     """A network that has hardly seen the zoo: for shapes, supports and round trips, which hold whatever it learned."""
-    simformer = Simformer(zoo_model, coords={"item": list("abcd")})
-    return simformer.fit(jax.random.key(0), 2_000, num_steps=300, progress_bar=False)
+    return trained_once(shared_folder / "zoo", zoo_model, 2_000, 300, coords={"item": list("abcd")})

@@ -173,25 +173,23 @@ def test_bad_arguments_are_named(arguments, message):
 
 
 EIGHT_DEVICES = """
+import sys
 import jax, numpy as np
-from simformer_ppl import NetworkConfig, Simformer
-from tests.conftest import chain_model
-assert len(jax.devices()) == {devices}
-simformer = Simformer(chain_model, network=NetworkConfig(width=16, depth=1, heads=2))
-simformer.fit(jax.random.key(0), 500, num_steps=20, batch_size=32, progress_bar=False)
 from simformer_ppl.training.fit import batch_sharding
-assert batch_sharding(32).mesh.size == {devices}
-np.save({path!r}, simformer.condition(y=0.0).draw(jax.random.key(1), (20,))["b"])
+from tests.training.test_fit import twenty_steps
+assert batch_sharding(32).mesh.size == len(jax.devices()) == 8
+np.save(sys.argv[1], twenty_steps())
 """
 
 
+def twenty_steps():
+    simformer = Simformer(chain_model, network=SMALL)
+    return draws_of(simformer.fit(jax.random.key(0), 500, **{**SHORT, "num_steps": 20}))
+
+
 def test_eight_devices_give_the_result_of_one(tmp_path):
-    results = []
-    for devices in (1, 8):
-        path = str(tmp_path / f"{devices}.npy")
-        environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-        script = EIGHT_DEVICES.format(devices=devices, path=path)
-        subprocess.run([sys.executable, "-c", script], check=True, env=environment)
-        results.append(np.load(path))
+    path = str(tmp_path / "draws.npy")
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    subprocess.run([sys.executable, "-c", EIGHT_DEVICES, path], check=True, env=environment)
     # sums over the batch are taken in another order
-    np.testing.assert_allclose(results[0], results[1], atol=1e-3)
+    np.testing.assert_allclose(np.load(path), twenty_steps(), atol=1e-3)
