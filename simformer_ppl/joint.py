@@ -1,6 +1,8 @@
 """The learned joint distribution over channels: draws and densities of any conditional, compiled once per shape."""
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -201,9 +203,17 @@ def _in_chunks(
         )
         parts = jax.lax.map(lambda args: function(joint, *args), (keys, *chunked, masks))
         return parts.reshape(count * size, *parts.shape[2:])[:total]
-    return jnp.concatenate([chunk(index) for index in range(count)])[:total]
+    first = chunk(0)  # compiles, once
+    with ThreadPoolExecutor(_calls_at_a_time()) as pool:
+        rest = list(pool.map(lambda index: jax.block_until_ready(chunk(index)), range(1, count)))
+    return jnp.concatenate([first, *rest])[:total]
 
 
 def chunk_size() -> int:
     """Rows of one compiled call: few on a CPU, where the activations should stay in the cache."""
     return 128 if jax.default_backend() == "cpu" else 8192
+
+
+def _calls_at_a_time() -> int:
+    """One for every core of a CPU, which so small a call does not fill."""
+    return os.cpu_count() or 1 if jax.default_backend() == "cpu" else 1
