@@ -82,10 +82,8 @@ def draw_conditioned(
     ) -> Bool[Array, "batch tokens"]:
         kept = np.isin(np.arange(part_of_token.max(initial=0) + 1), part_of_token[among])
         values = jax.random.uniform(key, (batch, len(kept)))
-        least, most = (
-            reduce(values, -1, keepdims=True, where=kept, initial=end)
-            for reduce, end in ((jnp.min, 1.0), (jnp.max, 0.0))
-        )
+        least = values.min(-1, keepdims=True, where=kept, initial=1.0)
+        most = values.max(-1, keepdims=True, where=kept, initial=0.0)
         parts = (values < rate) & (values < most) | (values == least)
         return (parts & kept)[:, part_of_token]
 
