@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from scipy.stats import truncnorm
 
 from simformer_ppl import above
 
@@ -66,11 +65,15 @@ def test_the_prior_that_the_model_has_changes_nothing(chain):
 
 def test_a_rare_interval_is_reached(chain):
     tree = chain.condition(a=above(2 * 2.6)).sample(jax.random.key(0), 2_000)
-    a, exact = tree.posterior["a"].values, truncnorm(2.6, np.inf, scale=2.0)
-    assert (a > 2 * 2.6).all()
-    # a tenth of the untruncated sd: the far tail of a network is light, by a twentieth or more
-    assert abs(a.mean() - exact.mean()) < 0.2 and abs(a.std() - exact.std()) < 0.2
     assert tree.sample_stats.attrs["route"] == "tempering"
+    a = tree.posterior["a"].values
+    assert (a > 2 * 2.6).all()
+    # what the network itself draws there, one time out of two hundred
+    own = np.asarray(chain.condition().draw(jax.random.key(1), (100_000,))["a"])
+    own = own[own > 2 * 2.6]
+    # moved particles are not independent: counted as a quarter of their number
+    error = np.sqrt(own.var() / own.size + a.var() / (a.size / 4))
+    assert abs(a.mean() - own.mean()) < 4 * error and abs(np.log(a.std() / own.std())) < 4 * error / own.std()
 
 
 def test_every_condition_of_a_batch_is_restricted(chain):
