@@ -23,6 +23,9 @@ from simformer_ppl.tokens.standardisation import Standardisation
 EXACT_TRACE_LIMIT = 32
 """Latent channels up to which the density uses the exact trace."""
 
+FEWEST_DRAWS = 128
+"""Rows that draws are made for, if fewer are asked: they take a moment, and what is compiled for them serves more."""
+
 HUTCHINSON_PROBES = 16
 DENSITY_LEVELS = 64
 
@@ -81,7 +84,7 @@ class LearnedJoint:
         -------
         Channels, not standardised, the given ones as given.
         """
-        return _in_chunks(partial(_draw, num_steps=num_steps), self, rng_key, (channels,), tokens)
+        return _in_chunks(partial(_draw, num_steps=num_steps), self, rng_key, (channels,), tokens, FEWEST_DRAWS)
 
     def transport(
         self,
@@ -100,7 +103,7 @@ class LearnedJoint:
             As of :meth:`draw`.
         """
         solve = partial(_transport, num_steps=num_steps)
-        return _in_chunks(solve, self, jax.random.key(0), (channels, noise), tokens)
+        return _in_chunks(solve, self, jax.random.key(0), (channels, noise), tokens, FEWEST_DRAWS)
 
     def log_density(
         self, rng_key: PRNGKeyArray, channels: Float[Array, "rows channels"], tokens: Bool[np.ndarray, "#rows tokens"]
@@ -180,10 +183,12 @@ def _in_chunks(
     rng_key: PRNGKeyArray,
     rows: tuple[Float[Array, "rows channels"], ...],
     tokens: Bool[np.ndarray, "#rows tokens"],
+    fewest: int = 1,
 ) -> Array:
-    """Map over rows in chunks of one size, so that any number of rows runs the same compiled code."""
+    """Map over rows in chunks of one of few sizes, so that any number of rows runs the same compiled code."""
     total = rows[0].shape[0]
-    size = min(chunk_size(), 1 << max(total - 1, 0).bit_length())
+    traced = any(isinstance(array, jax.core.Tracer) for array in (*rows, rng_key))
+    size = min(chunk_size(tokens.shape[-1]), total if traced else max(fewest, 1 << max(total - 1, 0).bit_length()))
     count = -(-total // size)
     missing = count * size - total
     padded = [jnp.concatenate([part, jnp.broadcast_to(part[-1:], (missing, part.shape[1]))]) for part in rows]
@@ -195,7 +200,7 @@ def _in_chunks(
         part = slice(index * size, (index + 1) * size)
         return function(joint, keys[index], *(array[part] for array in padded), patterns if shared else patterns[part])
 
-    if any(isinstance(array, jax.core.Tracer) for array in (*padded, keys)):
+    if traced:
         # a Python loop would be unrolled into the caller's program
         chunked = [array.reshape(count, size, -1) for array in padded]
         masks = (
@@ -209,9 +214,10 @@ def _in_chunks(
     return jnp.concatenate([first, *rest])[:total]
 
 
-def chunk_size() -> int:
-    """Rows of one compiled call: few on a CPU, where the activations should stay in the cache."""
-    return 128 if jax.default_backend() == "cpu" else 8192
+def chunk_size(num_tokens: int) -> int:
+    """Rows of one compiled call: few on a CPU, where the activations should stay in the cache, and few long ones."""
+    most, attended = (128, 2**22) if jax.default_backend() == "cpu" else (8192, 2**27)
+    return min(most, 1 << max(attended // num_tokens**2, 1).bit_length() - 1)
 
 
 def _calls_at_a_time() -> int:

@@ -58,13 +58,13 @@ def redraw(
     conditions
         Row i belongs to condition ``i % conditions``.
     """
-    result = np.array(rows)
+    result, chunk = np.array(rows), chunk_size(patterns.shape[-1])
     pending, given_up = np.arange(len(result)), np.zeros(conditions, bool)
     tried, accepted = np.zeros(conditions, int), np.zeros(conditions, int)
     while pending.size:
         rng_key, key = jax.random.split(rng_key)
         # whole chunks, so that few shapes are compiled; rows that are hard to place are tried many times in one call
-        turns = np.resize(pending, -(-pending.size // chunk_size()) * chunk_size())
+        turns = np.resize(pending, -(-pending.size // chunk) * chunk)
         draws = np.asarray(draw(key, rows[turns], patterns if len(patterns) == 1 else patterns[turns]))
         good = np.flatnonzero(inside(jnp.asarray(draws)))
         placed, first = np.unique(turns[good], return_index=True)

@@ -90,9 +90,10 @@ def test_log_prob_of_a_batch_and_of_samples_broadcast(chain):
     np.testing.assert_allclose(log_prob[:, 1], alone, atol=1e-3)
 
 
-def test_draws_in_many_threads_are_those_of_one_program(chain):
+@pytest.mark.parametrize("count", [5, 1_000])
+def test_draws_in_many_threads_are_those_of_one_program(chain, count):
     posterior = chain.condition(y=Y)
-    draw = lambda key: posterior.draw(key, (1_000,))["b"]  # noqa: E731
+    draw = lambda key: posterior.draw(key, (count,))["b"]  # noqa: E731
     np.testing.assert_allclose(draw(jax.random.key(3)), jax.jit(draw)(jax.random.key(3)), atol=1e-3)
 
 

@@ -61,7 +61,8 @@ def pareto_smooth(log_weight: Float[np.ndarray, " draws"]) -> Smoothed:
     if np.ptp(log_weight[weighted]) >= _EQUAL:
         # the library takes what LOO has: the negative of log weights
         tail, k = array_stats.psislw(-log_weight[weighted])
-        smoothed[weighted], pareto_k = tail - np.logaddexp.reduce(tail), float(k)
+        # where a few draws have all the weight, there is no tail to fit
+        smoothed[weighted], pareto_k = tail - np.logaddexp.reduce(tail), np.inf if np.isnan(k) else float(k)
     return Smoothed(smoothed, pareto_k, float(np.exp(-np.logaddexp.reduce(2 * smoothed[weighted]))))
 
 

@@ -12,10 +12,9 @@ import numpyro.distributions as dist
 import pytest
 import xarray as xr
 
-from simformer_ppl import NetworkConfig, Simformer
-from tests.conftest import chain_model
+from simformer_ppl import Simformer
+from tests.conftest import SMALL, chain_model
 
-SMALL = NetworkConfig(width=16, depth=1, heads=2)
 SHORT = {"num_steps": 500, "batch_size": 32, "progress_bar": False}
 
 
@@ -187,6 +186,7 @@ def twenty_steps():
     return draws_of(simformer.fit(jax.random.key(0), 500, **{**SHORT, "num_steps": 20}))
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_result_of_one(tmp_path):
     path = str(tmp_path / "draws.npy")
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}

@@ -8,12 +8,12 @@ import numpyro.distributions as dist
 import pytest
 import xarray as xr
 
-from simformer_ppl import NetworkConfig, Simformer
+from simformer_ppl import Simformer
 from simformer_ppl.tokens.bounds import Bounds
 from simformer_ppl.tokens.standardisation import fit_standardisation
 from simformer_ppl.training.model_gradient import model_gradient
 from simformer_ppl.training.provenance import is_own
-from tests.conftest import chain_model
+from tests.conftest import SMALL, chain_model
 
 sample = numpyro.sample
 
@@ -153,9 +153,8 @@ def test_simulations_are_known_again_unless_changed(tmp_path):
 
 
 def test_training_goes_without_where_it_must():
-    small = NetworkConfig(width=16, depth=1, heads=2)
     losses = [
-        Simformer(callback, network=small, use_density=use)
+        Simformer(callback, network=SMALL, use_density=use)
         .fit(jax.random.key(0), 200, num_steps=50, progress_bar=False)
         .history["training_loss"]
         for use in (True, False)
