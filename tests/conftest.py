@@ -16,9 +16,6 @@ from simformer_ppl import NetworkConfig, Simformer
 SMALL = NetworkConfig(width=16, depth=1, heads=2)
 """For what holds whatever a network has learned."""
 
-# many programs are compiled here, and none runs long
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=1"
-
 
 def chain_model(y=None):
     """a ~ N(0, 2), b_k ~ N(a, 1), y_k ~ N(b_k, 0.5): every conditional is Gaussian and known."""
@@ -103,10 +100,11 @@ def trained_once(path: Path, model, num_simulations: int, num_steps: int, **opti
 @pytest.fixture(scope="session")
 def chain(shared_folder):
     """A network that has learned the Gaussian chain."""
-    return trained_once(shared_folder / "chain", chain_model, 20_000, 4_000, network=NetworkConfig(depth=2))
+    return trained_once(shared_folder / "chain", chain_model, 20_000, 3_000, network=NetworkConfig(depth=2))
 
 
 @pytest.fixture(scope="session")
 def zoo(shared_folder):
     """A network that has hardly seen the zoo: for shapes, supports and round trips, which hold whatever it learned."""
-    return trained_once(shared_folder / "zoo", zoo_model, 2_000, 300, coords={"item": list("abcd")}, network=SMALL)
+    options = {"coords": {"item": list("abcd")}, "network": SMALL, "use_density": False}
+    return trained_once(shared_folder / "zoo", zoo_model, 2_000, 300, **options)

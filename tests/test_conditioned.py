@@ -15,7 +15,6 @@ NAN = np.nan
 Y = np.array([1.5, 0.2, -1.0])
 QUERIES = {
     "posterior": {"y": Y},
-    "one datum": {"y": np.array([1.5, NAN, NAN])},
     "mixed": {"a": 0.8, "y": np.array([1.5, NAN, NAN])},
     "likelihood": {"a": 0.8, "b": np.array([1.0, 0.0, 2.0])},
     "joint": {},

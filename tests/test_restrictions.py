@@ -69,7 +69,7 @@ def test_a_rare_interval_is_reached(chain):
     a = tree.posterior["a"].values
     assert (a > 2 * 2.6).all()
     # what the network itself draws there, one time out of two hundred
-    own = np.asarray(chain.condition().draw(jax.random.key(1), (100_000,))["a"])
+    own = np.asarray(chain.condition().draw(jax.random.key(1), (40_000,))["a"])
     own = own[own > 2 * 2.6]
     # moved particles are not independent: counted as a quarter of their number
     error = np.sqrt(own.var() / own.size + a.var() / (a.size / 4))

@@ -10,6 +10,8 @@ import numpyro.distributions as dist
 import pytest
 
 from simformer_ppl import Simformer
+from simformer_ppl.diffusion.process import PROCESSES
+from simformer_ppl.initial_joint import initial_joint
 from tests.conftest import SMALL, chain_model, zoo_model
 
 SHORT = {"num_steps": 50, "batch_size": 32, "progress_bar": False}
@@ -29,9 +31,8 @@ def test_observations_passed_as_arguments_are_not_used_in_simulations():
     assert abs(simformer.simulate(jax.random.key(0), 100)["y"].values).max() < 50
 
 
-@pytest.mark.parametrize(
-    "attention", ["contextual", *(pytest.param(a, marks=pytest.mark.slow) for a in ("dense", "directed"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", ["contextual", "dense", "directed"])
 def test_every_kind_of_attention_trains_and_draws(attention):
     simformer = Simformer(chain_model, attention=attention, network=SMALL).fit(jax.random.key(0), 100, **SHORT)
     assert simformer.condition(y=0.0).draw(jax.random.key(0), (4,))["b"].shape == (4, 3)
@@ -135,70 +136,56 @@ def test_plots_draw(zoo):
         Simformer(chain_model).plot_history()
 
 
-def group_model(y=None):
-    """Three groups that nothing but their index tells apart."""
+def panel(limit, y=None):
+    """Subjects that nothing but their index tells apart, measured twice at known times up to known limits."""
     spread = numpyro.sample("spread", dist.HalfNormal(1.0))
-    with numpyro.plate("group", 3, dim=-1):
+    with numpyro.plate("subject", 3, dim=-2):
         level = numpyro.sample("level", dist.Normal(0.0, 1.0 + spread))
-        with numpyro.plate("repeat", 2, dim=-2):
-            numpyro.sample("y", dist.Normal(level, spread + 0.1), obs=y)
+        with numpyro.plate("repeat", 2, dim=-3), numpyro.plate("time", 2, dim=-1):
+            numpyro.sample("y", dist.Normal(jnp.minimum(level, limit) + jnp.arange(2.0), spread + 0.1), obs=y)
 
 
-def test_answers_follow_a_permutation_of_an_exchangeable_plate():
-    simformer = Simformer(group_model, network=SMALL).fit(jax.random.key(0), 500, **SHORT)
-    assert set(simformer.structure.exchangeable) == {"group", "repeat"}
-    y = np.array([[1.0, -2.0, 0.5], [1.5, -1.0, 0.0]])
-    order = np.array([2, 0, 1])
-    values = {"spread": 0.7, "level": np.array([0.9, -1.2, 0.1])}
-    log_prob = simformer.condition(y=y).log_prob(values)
-    permuted = simformer.condition(y=y[::-1][:, order]).log_prob({**values, "level": values["level"][order]})
-    np.testing.assert_allclose(permuted, log_prob, rtol=1e-4)
-    swapped = simformer.condition(y=y).log_prob({**values, "level": values["level"][order]})
-    assert abs(float(swapped - log_prob)) > 1e-3  # which level goes with which data does matter
-
-
-def curves(limit, y=None):
-    """Subjects that nothing tells apart, measured at known times up to known limits."""
-    with numpyro.plate("subject", 2, dim=-2):
-        level = numpyro.sample("level", dist.Normal(0.0, 1.0))
-        with numpyro.plate("time", 3, dim=-1):
-            numpyro.sample("y", dist.Normal(jnp.minimum(level, limit) + jnp.arange(3.0), 0.5), obs=y)
-
-
-LIMIT = np.array([np.inf, 0.0, -1.0])
+LIMIT = np.array([np.inf, 0.0])
+LEVEL = np.array([[0.9], [-1.2], [0.1]])
+Y = LEVEL + np.array([[[0.1, 0.8]], [[0.6, 1.4]]]) * np.array([[1.0], [-2.0], [0.5]])
 
 
 @pytest.fixture(scope="module")
-def curved():
-    return Simformer(curves, (LIMIT,), network=SMALL).fit(jax.random.key(0), 500, **SHORT)
+def measured():
+    return Simformer(panel, (LIMIT,), network=SMALL).fit(jax.random.key(0), 500, **SHORT)
 
 
-def test_known_times_leave_subjects_exchangeable(curved):
-    structure = curved.structure
-    assert structure.exchangeable == ("subject",) and structure.constant_plates == ("time",)
-    y = np.array([[0.5, 0.9, 2.0], [1.5, 1.0, 0.3]])
-    level = np.array([[0.4], [-0.3]])
-    one, swapped = (curved.condition(y=y[order]).log_prob({"level": level[order]}) for order in ([0, 1], [1, 0]))
-    np.testing.assert_allclose(one, swapped, rtol=1e-4)
-    by_time = curved.condition(y=y[:, ::-1]).log_prob({"level": level})
-    assert abs(float(by_time - one)) > 1e-4
+def log_prob(simformer, y, level):
+    return float(simformer.condition(y=y).log_prob({"spread": 0.7, "level": level}))
 
 
-def test_other_constants_are_not_loaded(curved, tmp_path):
-    curved.save(tmp_path / "curves")
-    loaded = Simformer.load(tmp_path / "curves", curves, (LIMIT,))
-    ours, theirs = (s.condition(y=0.0).draw(jax.random.key(0), (3,))["level"] for s in (curved, loaded))
+def test_answers_follow_a_permutation_of_an_exchangeable_plate(measured):
+    assert set(measured.structure.exchangeable) == {"subject", "repeat"}
+    order = np.array([2, 0, 1])
+    here = log_prob(measured, Y, LEVEL)
+    assert log_prob(measured, Y[::-1][:, order], LEVEL[order]) == pytest.approx(here, rel=1e-4)
+    # which level goes with which data does matter
+    assert abs(log_prob(measured, Y, LEVEL[order]) - here) > 1e-3
+
+
+def test_known_times_are_told_apart(measured):
+    assert measured.structure.constant_plates == ("time",)
+    assert abs(log_prob(measured, Y[..., ::-1], LEVEL) - log_prob(measured, Y, LEVEL)) > 1e-4
+
+
+def test_other_constants_are_not_loaded(measured, tmp_path):
+    measured.save(tmp_path / "panel")
+    loaded = Simformer.load(tmp_path / "panel", panel, (LIMIT,))
+    ours, theirs = (s.condition(y=0.0).draw(jax.random.key(0), (3,))["level"] for s in (measured, loaded))
     assert jnp.array_equal(ours, theirs)
-    with pytest.raises(ValueError, match=r"Token y\[0, 1\]: expected the saved constants"):
-        Simformer.load(tmp_path / "curves", curves, (np.array([np.inf, 0.5, -1.0]),))
+    with pytest.raises(ValueError, match=r"Token y\[0, 0, 1\]: expected the saved constants"):
+        Simformer.load(tmp_path / "panel", panel, (np.array([np.inf, 0.5]),))
 
 
+@pytest.mark.slow
 def test_sharing_can_be_declined():
-    apart = Simformer(group_model, network=SMALL, share_exchangeable=False).fit(jax.random.key(0), 500, **SHORT)
-    y = np.array([[1.0, -2.0, 0.5], [1.5, -1.0, 0.0]])
-    values = {"spread": 0.7, "level": np.array([0.9, -1.2, 0.1])}
-    one, other = (apart.condition(y=data).log_prob(values) for data in (y, y[::-1]))
-    assert abs(float(one - other)) > 1e-5
+    apart = Simformer(panel, (LIMIT,), network=SMALL, share_exchangeable=False).fit(jax.random.key(0), 500, **SHORT)
+    assert abs(log_prob(apart, Y[::-1], LEVEL) - log_prob(apart, Y, LEVEL)) > 1e-5
 
 
 def test_an_attention_of_ones_own_must_be_passed_again_to_load(tmp_path):
@@ -231,8 +218,11 @@ def test_an_attention_function_sees_given_values_only():
         flat = jnp.concatenate([value.ravel() for value in values.values()])
         return jnp.where(jnp.any((flat != 0) & ~conditioned), jnp.zeros((7, 7), bool), jnp.ones((7, 7), bool))
 
-    simformer = Simformer(chain_model, attention=nosy, network=SMALL).fit(jax.random.key(0), 100, **SHORT)
-    condition = simformer._joint.condition(jnp.full((1, 7), 5.0), np.array([[True] + [False] * 6]))
+    simformer = Simformer(chain_model, attention=nosy)
+    joint = initial_joint(
+        jax.random.key(0), np.eye(7), simformer._layout, simformer._attend, PROCESSES["edm"], SMALL, None
+    )
+    condition = joint.condition(jnp.full((1, 7), 5.0), np.array([[True] + [False] * 6]))
     assert condition.mask.all()
 
 
@@ -248,6 +238,7 @@ def test_replicates_follow_drawn_deterministic_tokens():
     np.testing.assert_allclose(replicate, level, atol=5 * 0.1)
 
 
+@pytest.mark.slow
 def test_a_model_of_data_alone_has_replicates():
     def model(x=None, y=None):
         x = numpyro.sample("x", dist.Normal(0.0, 1.0), obs=x)

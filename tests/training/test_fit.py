@@ -45,6 +45,7 @@ def test_simulations_may_be_passed(small):
     assert jnp.array_equal(draws_of(fitted), draws_of(small))
 
 
+@pytest.mark.slow
 def test_arrays_are_learned_without_the_density_that_they_may_not_have(small):
     simulations = small.simulate(jax.random.split(jax.random.key(0), 4)[0], 500)
     passed = {name: simulations[name].values for name in simulations.data_vars}
@@ -120,6 +121,7 @@ def fit_until(simformer, step, monkeypatch):
     simformer.fit(jax.random.key(0), 40, num_steps=1_500, batch_size=32, validation_fraction=0.5, progress_bar=False)
 
 
+@pytest.mark.slow
 def test_best_weights_are_those_of_the_lowest_validation_loss(monkeypatch):
     # twenty simulations are soon learned by heart: the last weights are worse than the best
     simformer = Simformer(chain_model, network=SMALL)

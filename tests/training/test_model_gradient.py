@@ -44,7 +44,7 @@ def kinds(y=None):
 
 
 def test_partial_integration_holds_on_every_kind_of_support():
-    found, channels, standardisation = gradient_of(kinds, 20_000)
+    found, channels, standardisation = gradient_of(kinds, 5_000)
     known = np.asarray(found.known)
     assert known.tolist() == [True, True, True, True, False, True]  # all but the count
     bounds = Bounds.of(np.arange(6) == 1, standardisation)  # the angle
@@ -152,6 +152,7 @@ def test_simulations_are_known_again_unless_changed(tmp_path):
     assert not is_own(simulations, values, Simformer(other)._replay)
 
 
+@pytest.mark.slow
 def test_training_goes_without_where_it_must():
     losses = [
         Simformer(callback, network=SMALL, use_density=use)
