@@ -87,13 +87,14 @@ def gaussian_chain():
     return GaussianChain()
 
 
-def trained_once(path: Path, model, num_simulations: int, num_steps: int, **options) -> Simformer:
+def trained_once(path: Path, model, num_simulations: int, num_steps: int, batch_size=None, **options) -> Simformer:
     """Train in the first process that asks; the others load what it saved."""
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
             simformer = Simformer(model, **options)
-            simformer.fit(jax.random.key(0), num_simulations, num_steps=num_steps, progress_bar=False).save(path)
+            training = {"num_steps": num_steps, "batch_size": batch_size, "progress_bar": False}
+            simformer.fit(jax.random.key(0), num_simulations, **training).save(path)
         return Simformer.load(path, model)
 
 
@@ -101,6 +102,12 @@ def trained_once(path: Path, model, num_simulations: int, num_steps: int, **opti
 def chain(shared_folder):
     """A network that has learned the Gaussian chain."""
     return trained_once(shared_folder / "chain", chain_model, 20_000, 3_000, network=NetworkConfig(depth=2))
+
+
+@pytest.fixture(scope="session")
+def hasty(shared_folder):
+    """A network that has seen too little of the Gaussian chain to be exact."""
+    return trained_once(shared_folder / "hasty", chain_model, 500, 500, batch_size=32, network=SMALL)
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,7 @@ def test_arviz_draws_it(chain):
     plt.close("all")
 
 
+@pytest.mark.slow
 def test_the_answer_to_one_observation_is_tested(chain):
     found = chain.calibrate(jax.random.key(3), num_simulations=300, num_draws=5)
     local = found.local_c2st(chain.condition(y=[0.5, -0.2, 1.0]), jax.random.key(0), num_draws=300, num_null=9)

@@ -11,18 +11,11 @@ import numpyro.distributions as dist
 import pytest
 from scipy.stats import norm
 
-from simformer_ppl import Simformer, trace_structure
+from simformer_ppl import trace_structure
 from simformer_ppl.corrected_draws import corrected_draws
-from tests.conftest import SMALL, chain_model
 
 Y = np.array([1.5, -0.5, 2.0])
 GIVEN = np.array([False] * 4 + [True] * 3)
-
-
-@pytest.fixture(scope="module")
-def hasty():
-    """A network that has seen too little to be exact."""
-    return Simformer(chain_model, network=SMALL).fit(jax.random.key(0), 2_000, num_steps=300, progress_bar=False)
 
 
 def errors(tree, gaussian_chain, missing=()):

@@ -188,6 +188,7 @@ def test_sharing_can_be_declined():
     assert abs(log_prob(apart, Y[::-1], LEVEL) - log_prob(apart, Y, LEVEL)) > 1e-5
 
 
+@pytest.mark.slow
 def test_an_attention_of_ones_own_must_be_passed_again_to_load(tmp_path):
     own = np.tri(7, dtype=bool)
     simformer = Simformer(chain_model, attention=own, network=SMALL).fit(jax.random.key(0), 100, **SHORT)

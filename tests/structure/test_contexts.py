@@ -103,6 +103,7 @@ def test_masks_follow_the_values_given():
         np.testing.assert_array_equal(masks[example], expected)
 
 
+@pytest.mark.slow
 def test_with_labels_given_a_component_does_not_see_the_data_of_another():
     simformer = Simformer(mixture, attention="contextual", network=SMALL)
     simformer.fit(jax.random.key(0), 200, num_steps=50, progress_bar=False)

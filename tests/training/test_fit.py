@@ -22,32 +22,27 @@ def draws_of(simformer):
     return simformer.condition(y=np.array([0.5, 1.0, -1.0])).draw(jax.random.key(9), (50,))["b"]
 
 
-@pytest.fixture(scope="module")
-def small():
-    return Simformer(chain_model, network=SMALL).fit(jax.random.key(0), 500, **SHORT)
-
-
-def test_the_same_key_gives_the_same_network(small):
+def test_the_same_key_gives_the_same_network(hasty):
     again = Simformer(chain_model, network=SMALL).fit(jax.random.key(0), 500, **SHORT)
-    assert jnp.array_equal(draws_of(again), draws_of(small))
-    xr.testing.assert_identical(again.history, small.history)
+    assert jnp.array_equal(draws_of(again), draws_of(hasty))
+    xr.testing.assert_identical(again.history, hasty.history)
 
 
-def test_history_falls_and_holds_both_losses(small):
-    assert set(small.history.data_vars) == {"training_loss", "validation_loss"}
-    assert small.history["step"].values.tolist() == [250, 500]
-    assert float(small.history["validation_loss"][-1]) < 1.0  # the loss of predicting nothing
+def test_history_falls_and_holds_both_losses(hasty):
+    assert set(hasty.history.data_vars) == {"training_loss", "validation_loss"}
+    assert hasty.history["step"].values.tolist() == [250, 500]
+    assert float(hasty.history["validation_loss"][-1]) < 1.0  # the loss of predicting nothing
 
 
-def test_simulations_may_be_passed(small):
-    simulations = small.simulate(jax.random.split(jax.random.key(0), 4)[0], 500)
+def test_simulations_may_be_passed(hasty):
+    simulations = hasty.simulate(jax.random.split(jax.random.key(0), 4)[0], 500)
     fitted = Simformer(chain_model, network=SMALL).fit(jax.random.key(0), simulations=simulations, **SHORT)
-    assert jnp.array_equal(draws_of(fitted), draws_of(small))
+    assert jnp.array_equal(draws_of(fitted), draws_of(hasty))
 
 
 @pytest.mark.slow
-def test_arrays_are_learned_without_the_density_that_they_may_not_have(small):
-    simulations = small.simulate(jax.random.split(jax.random.key(0), 4)[0], 500)
+def test_arrays_are_learned_without_the_density_that_they_may_not_have(hasty):
+    simulations = hasty.simulate(jax.random.split(jax.random.key(0), 4)[0], 500)
     passed = {name: simulations[name].values for name in simulations.data_vars}
     one, other = (
         Simformer(chain_model, network=SMALL, use_density=use).fit(jax.random.key(0), simulations=values, **SHORT)
@@ -56,7 +51,7 @@ def test_arrays_are_learned_without_the_density_that_they_may_not_have(small):
     assert jnp.array_equal(draws_of(one), draws_of(other))
 
 
-def test_fitting_again_goes_on(small):
+def test_fitting_again_goes_on(hasty):
     twice = Simformer(chain_model, network=SMALL).fit(jax.random.key(0), 500, **SHORT)
     twice.fit(jax.random.key(5), 500, **SHORT)
     assert twice.history["step"].values.tolist() == [250, 500, 750, 1000]
@@ -65,7 +60,7 @@ def test_fitting_again_goes_on(small):
     assert second < first
 
 
-def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(small, tmp_path, monkeypatch):
+def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(hasty, tmp_path, monkeypatch):
     from simformer_ppl.training import fit as training
 
     def interrupt(self, state, rng_key, data):
@@ -80,7 +75,7 @@ def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(small, tmp_path, mon
     monkeypatch.undo()
     resumed = Simformer(chain_model, network=SMALL).fit(jax.random.key(0), 500, checkpoint_dir=tmp_path, **SHORT)
     assert resumed.history["step"].values.tolist() == [500]
-    assert jnp.array_equal(draws_of(resumed), draws_of(small))
+    assert jnp.array_equal(draws_of(resumed), draws_of(hasty))
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):

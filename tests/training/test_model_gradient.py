@@ -43,6 +43,7 @@ def kinds(y=None):
     sample("y", dist.StudentT(4.0, angle + weights[0] + count, rate), obs=y)
 
 
+@pytest.mark.slow
 def test_partial_integration_holds_on_every_kind_of_support():
     found, channels, standardisation = gradient_of(kinds, 5_000)
     known = np.asarray(found.known)
