@@ -121,7 +121,7 @@ _RUN: dict[str, Callable[[Row], str]] = {
     "MLP (10 questions)": lambda r: _figure(r["c2st_mlp"]),
     "RF, 5,000 a side": lambda r: _figure(r["c2st_rf_5000"]),
     "radius sd": _optional("radius_sd", lambda sd: f"{sd:.4f}"),
-    "train s": lambda r: _seconds(r["train_seconds"]),
+    "train s": _optional("train_seconds", lambda seconds: f"{seconds:.0f}"),
     "steps": lambda r: f"{r['train_steps']:,}",
     "10,000 draws s, cold / warm": lambda r: f"{r['sample_seconds_cold']:.1f} / {r['sample_seconds_warm']:.1f}",
     "evaluations": lambda r: str(r["evaluations"]),
@@ -135,7 +135,7 @@ _COMPARED: dict[str, Callable[[Row], str]] = {
     "method": lambda r: r["method"],
     "RF": lambda r: _figure(r["c2st_rf"]),
     "MLP": lambda r: _figure(r["c2st_mlp"]),
-    "train s": lambda r: _seconds(r["train_seconds"]),
+    "train s": lambda r: f"{r['train_seconds']:.0f}",
     "steps": lambda r: (
         f"{r['train_steps']:,}" + (f" of {r['train_steps_by_default']:,}" if "train_steps_by_default" in r else "")
     ),
@@ -162,8 +162,3 @@ def _table(columns: dict[str, Callable[[Row], str]], rows: Sequence[Row]) -> str
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     lines += [f"| {' | '.join(column(row) for column in columns.values())} |" for row in rows]
     return "\n".join(lines)
-
-
-def _seconds(value: float | None) -> str:
-    """Nothing for a run that was halted on its way, whose clock went on."""
-    return "" if value is None else f"{value:.0f}"
