@@ -1,5 +1,6 @@
 """Noise levels, preconditioning, loss weight and sampler of a diffusion process."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -145,7 +146,7 @@ class EDM(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NoisePrediction:
+class NoisePrediction(ABC):
     """What the processes of Gloeckler et al. 2024 have in common, for comparison.
 
     The network predicts the score times the noise level, which is the negative noise; times are uniform, and the loss
@@ -175,13 +176,13 @@ class NoisePrediction:
         """Noise level at which sampling starts."""
         return float(self.level(np.float64(1.0)))
 
+    @abstractmethod
     def level(self, time: Any) -> Any:
         """Noise level at a time between 0 and 1."""
-        raise NotImplementedError
 
+    @abstractmethod
     def inputs(self, noised: Float[Array, "batch channels"], level: Float[Array, " b"]) -> Float[Array, "batch ..."]:
         """What the network sees of noised values."""
-        raise NotImplementedError
 
     def training_levels(self, rng_key: PRNGKeyArray, batch: int) -> Float[Array, " batch"]:
         """Noise levels at uniform times."""
