@@ -188,7 +188,8 @@ def _in_chunks(
     """Map over rows in chunks of one of few sizes, so that any number of rows runs the same compiled code."""
     total = rows[0].shape[0]
     traced = any(isinstance(array, jax.core.Tracer) for array in (*rows, rng_key))
-    size = min(chunk_size(tokens.shape[-1]), total if traced else max(fewest, 1 << max(total - 1, 0).bit_length()))
+    asked = total if traced else max(fewest, 1 << (total - 1).bit_length())
+    size = min(chunk_size(tokens.shape[-1]), max(asked, 1))
     count = -(-total // size)
     missing = count * size - total
     padded = [jnp.concatenate([part, jnp.broadcast_to(part[-1:], (missing, part.shape[1]))]) for part in rows]
