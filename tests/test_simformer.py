@@ -186,7 +186,7 @@ def test_other_constants_are_not_loaded(measured, tmp_path):
 def test_sharing_can_be_declined():
     apart = Simformer(panel, (LIMIT,), network=SMALL, share_exchangeable=False)
     apart.fit(jax.random.key(0), 500, **{**SHORT, "num_steps": 500})
-    assert abs(log_prob(apart, Y[::-1], LEVEL) - log_prob(apart, Y, LEVEL)) > 1e-5
+    assert abs(log_prob(apart, Y[::-1], LEVEL) - log_prob(apart, Y, LEVEL)) > 1e-3
 
 
 @pytest.mark.slow
