@@ -13,13 +13,13 @@ from jaxtyping import Bool, Float, PRNGKeyArray
 from simformer_ppl.conditioned import ConditionedDistribution
 from simformer_ppl.diagnostics.calibration import central_coverage, pit_values, tarp_values, uniformity
 from simformer_ppl.diagnostics.local_c2st import LocalC2ST, local_c2st
+from simformer_ppl.given_check import JOINTLY
 from simformer_ppl.structure import ModelStructure
 
 LEVELS = 0.5, 0.9
 """Of the intervals whose coverage is told."""
 
 SIGNIFICANCE = 0.05
-JOINTLY = "jointly"
 
 Ask = Callable[[Mapping[str, np.ndarray]], ConditionedDistribution]
 

@@ -1,51 +1,40 @@
-"""ConditionedDistribution: what a query returns."""
+"""ConditionedDistribution: what a user asks, and what is returned."""
 
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import xarray as xr
-from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from simformer_ppl.corrected_draws import corrected_draws
+from simformer_ppl.diagnostics.novelty import Simulated
+from simformer_ppl.given_check import GivenCheck, check_given, simulate_again, warn_if_far
 from simformer_ppl.inference_data import to_inference_data
-from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.labelled_arrays import align
 from simformer_ppl.numpyro_distribution import LatentDistribution
-from simformer_ppl.rejection import redraw_traced, resample_traced
-from simformer_ppl.replay import Replay
-from simformer_ppl.restrictions import Restrictions, read_constraint, read_prior
-from simformer_ppl.structure import ModelStructure, Site
+from simformer_ppl.query import Query
+from simformer_ppl.restrictions import read_constraint, read_prior
+from simformer_ppl.structure import Site
 from simformer_ppl.tokens.conditions import (
     Given,
-    Interval,
-    complete_values,
-    encode_given,
     encode_values,
     join_batches,
     merge_values,
     name_batch,
-    read_interval,
     read_values,
 )
-from simformer_ppl.weighted_draws import Restricted, restricted_draws
-
-ACCEPTANCE_DRAWS = 1024
-"""Draws that the normaliser of a density is estimated from, where draws outside a support are rejected."""
-
-TRACED_PROPOSALS = 64
-"""Weighted draws that each draw is chosen from under ``jax.jit``."""
+from simformer_ppl.tokens.intervals import Interval, read_interval
+from simformer_ppl.weighted_draws import Restricted
 
 
-@dataclass(frozen=True, eq=False)
-class ConditionedDistribution:
+@dataclass(frozen=True, eq=False, repr=False)
+class ConditionedDistribution(Query):
     """The distribution of everything not given, from :meth:`simformer_ppl.Simformer.condition`.
 
     Attributes
@@ -58,31 +47,15 @@ class ConditionedDistribution:
         The model, to be run again on draws.
     given
         What is known.
+    simulated
+        What the network has learned from, if it is at hand.
     coords, dims
         Of the returned InferenceData.
     """
 
-    structure: ModelStructure = field(repr=False)
-    joint: LearnedJoint = field(repr=False)
-    replay: Replay = field(repr=False)
-    given: Given = field(default_factory=Given)
-    coords: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    dims: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """Shape of the batch of conditions."""
-        return self.given.batch_shape
-
-    @property
-    def latent_sites(self) -> tuple[str, ...]:
-        """Sites with at least one latent scalar, in trace order."""
-        return tuple(name for name in self.structure.sites if not self._is_whole(name))
-
-    @property
-    def observed_sites(self) -> tuple[str, ...]:
-        """Sites with at least one given scalar, in trace order."""
-        return tuple(name for name in self.structure.sites if name in self.given.values)
+    simulated: Simulated | None = field(default=None)
+    coords: Mapping[str, Any] = field(default_factory=dict)
+    dims: Mapping[str, Any] = field(default_factory=dict)
 
     def condition(
         self,
@@ -104,6 +77,11 @@ class ConditionedDistribution:
         ------
         ValueError
             See :meth:`simformer_ppl.Simformer.condition`.
+
+        Warns
+        -----
+        RuntimeWarning
+            If given values lie far outside the simulations, see :meth:`check_given`.
         """
         both = sorted(set(data or ()) & set(sites))
         if both:
@@ -125,34 +103,44 @@ class ConditionedDistribution:
             raise ValueError(
                 "Nothing is left to sample: every site is given in full. Expected at least one latent scalar."
             )
+        new = [name for name in {**(data or {}), **sites} if name in result.given.values]
+        warn_if_far(self.joint, result.given, new, self.simulated, repr(result))
         return result
 
-    def draw(
-        self, rng_key: PRNGKeyArray, sample_shape: tuple[int, ...] = (), *, num_steps: int | None = None
-    ) -> dict[str, Array]:
-        """Draw as arrays; works under ``jax.jit``.
+    def check_given(self) -> GivenCheck:
+        """Whether what is given lies where the network has learned: among the simulations.
 
-        Parameters
-        ----------
-        rng_key
-            Source of all draws.
-        sample_shape
-            Leading shape of independent draws.
-        num_steps
-            Evaluations of the network for a draw; the default of the process if None (20 for ``"edm"``).
+        The distance to the nearest simulation is compared with that of other simulations, for each site that has given
+        values and for all of them jointly; intervals are not looked at. Values far outside, where an answer is a guess,
+        are warned of by :meth:`condition` too, unless the network was loaded: then this simulates afresh.
 
         Returns
         -------
-        Arrays of ``sample_shape + batch_shape + site.shape`` for every site with a latent scalar, inside its support.
+        P-values and remoteness by site, of ``batch_shape``; a table where it is printed.
 
         Raises
         ------
         ValueError
-            If no draw can be led into the given intervals, or to a weight under the given constraints and priors. Under
-            ``jax.jit``, where nothing can be raised, such draws are NaN, and the lowest value for discrete sites.
+            If the network has learned from too few simulations, or a value is traced by JAX.
+
+        Examples
+        --------
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> from simformer_ppl import Simformer
+        >>> def model(y=None):
+        ...     mu = numpyro.sample("mu", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(mu, 0.5), obs=y)
+        >>> simformer = Simformer(model).fit(jax.random.key(0), 1_000, num_steps=500, progress_bar=False)
+        >>> simformer.condition(y=1.0).check_given().far
+        ()
+        >>> import warnings
+        >>> with warnings.catch_warnings(action="ignore"):
+        ...     far_off = simformer.condition(y=30.0)
+        >>> far_off.check_given().far
+        ('y',)
         """
-        values = self.draw_all(rng_key, tuple(sample_shape), num_steps)
-        return {name: values[name] for name in self.latent_sites}
+        simulated = self.simulated or simulate_again(self.joint, self.replay)
+        return check_given(self.joint, self.given, simulated, repr(self))
 
     def sample(
         self,
@@ -257,72 +245,6 @@ class ConditionedDistribution:
         attrs = {"sampling_time": time.perf_counter() - started, "num_steps": self._evaluations(num_steps)}
         return self._lay_out(corrected.values, num_chains, attrs, stats, notes, predictive=replicates, log_probs=known)
 
-    def _lay_out(
-        self,
-        values: Mapping[str, Array],
-        num_chains: int,
-        attrs: Mapping[str, Any],
-        stats: Mapping[str, np.ndarray],
-        notes: Mapping[str, Any],
-        **groups: Mapping[str, np.ndarray] | None,
-    ) -> xr.DataTree:
-        """Draws of every site as InferenceData, with notes on how they were come by."""
-        tree = to_inference_data(
-            self.structure,
-            {name: np.asarray(values[name]) for name in self.latent_sites},
-            given={name: self._as_given(name) for name in self.given.values},
-            restricted={*self.given.intervals, *(name for c in self.given.constraints for name in c.reads)},
-            batch_shape=self.batch_shape,
-            batch_dims=self.given.batch_dims,
-            batch_coords=self.given.batch_coords,
-            deterministics=self._deterministics(values),
-            sample_stats=stats,
-            num_chains=num_chains,
-            coords=self.coords,
-            dims=self.dims,
-            constants=self.replay.array_arguments(),
-            attrs=attrs,
-            **groups,
-        )
-        if notes:
-            tree["sample_stats"].attrs.update(notes)
-        return tree
-
-    def log_prob(self, values: Mapping[str, ArrayLike]) -> Float[Array, "*sample_and_batch"]:
-        """Normalised log density of the latent scalars, in their own space.
-
-        Parameters
-        ----------
-        values
-            Arrays of ``sample_shape + batch_shape + site.shape`` for every site with a latent scalar; entries that
-            are given are ignored, and so are other sites.
-
-        Returns
-        -------
-        Log density in nats, of ``sample_shape + batch_shape``; minus infinity outside the support. The trace of the
-        Jacobian is exact up to 32 latent scalars, and Hutchinson's estimate with fixed probes above.
-
-        Raises
-        ------
-        ValueError
-            If a latent site is discrete or deterministic, if intervals are given, or if a value is missing or has the
-            wrong shape.
-        """
-        self._refuse_density()
-        full, leading = complete_values(self.structure.sites, self.given, self.latent_sites, values)
-        layout = self.joint.layout
-        channels = layout.encode(full)
-        rows = channels.reshape(-1, layout.num_channels)
-        tokens = np.broadcast_to(self._tokens, (*leading, self.structure.num_tokens)).reshape(
-            -1, self.structure.num_tokens
-        )
-        tokens = tokens[:1] if self._tokens.ndim == 1 else tokens
-        safe = jnp.where(jnp.isfinite(rows), rows, 0.0)
-        log_density = self.joint.log_density(jax.random.key(0), safe, tokens).reshape(leading)
-        jacobian = jnp.where(self._latent_channels, layout.log_abs_det_jacobian(full), 0.0).sum(-1)
-        log_density = log_density + jacobian - self._log_acceptance()
-        return jnp.where(self._supported(full, leading), log_density, -jnp.inf)
-
     def as_numpyro(self) -> LatentDistribution:
         """The same as a NumPyro distribution, for use in another model's ``sample`` statement.
 
@@ -346,15 +268,6 @@ class ConditionedDistribution:
                 raise ValueError(f"Site '{name}': expected the same scalars missing in every condition of the batch.")
             missing[name] = np.flatnonzero(holes[0])
         return LatentDistribution(self, missing)
-
-    def __repr__(self) -> str:
-        latent = ", ".join(self._label(name, latent=True) for name in self.latent_sites)
-        known = [self._label(name, latent=False) for name in self.observed_sites]
-        known += [f"{name} in {self._bounds(name)}" for name in self.given.intervals]
-        known += [constraint.label for constraint in self.given.constraints]
-        known += [f"{name} ~ {type(new).__name__}" for name, new in self.given.priors.items()]
-        batch = f" with batch_shape={self.batch_shape}" if self.batch_shape else ""
-        return f"p({latent}{' | ' + ', '.join(known) if known else ''}){batch}"
 
     # ------------------------------------------------------------------ what is given
 
@@ -386,72 +299,7 @@ class ConditionedDistribution:
             why = "is not in the model"
         raise ValueError(f"Site '{name}' {why}. Expected one of: {', '.join(self.structure.sites)}.")
 
-    def _is_whole(self, name: str) -> bool:
-        value = self.given.values.get(name)
-        return value is not None and (isinstance(value, jax.core.Tracer) or not np.isnan(value).any())
-
-    def _label(self, name: str, *, latent: bool) -> str:
-        if name not in self.given.values or self._is_whole(name):
-            return name
-        missing = np.isnan(self.given.values[name])
-        count = missing.sum() if latent else (~missing).sum()
-        return f"{name}[{count} of {missing.size}]"
-
-    def _bounds(self, name: str) -> str:
-        lower, upper = self.given.intervals[name]
-        return f"[{np.min(lower):g}, {np.max(upper):g}]"
-
-    @property
-    def _tokens(self) -> Bool[np.ndarray, "*batch tokens"]:
-        return encode_given(self.joint.layout, self.given)[1]
-
-    @property
-    def _latent_channels(self) -> Bool[np.ndarray, "*batch channels"]:
-        return ~self._tokens[..., self.joint.layout.token_of_channel]
-
-    # ------------------------------------------------------------------ drawing
-
-    def draw_all(
-        self, rng_key: PRNGKeyArray, sample_shape: tuple[int, ...], num_steps: int | None = None
-    ) -> dict[str, Array]:
-        """Draw as :meth:`draw`, but every site, given scalars as given."""
-        return self._draw_all(rng_key, sample_shape, self._evaluations(num_steps))[0]
-
-    def _draw_all(
-        self, rng_key: PRNGKeyArray, sample_shape: tuple[int, ...], num_steps: int
-    ) -> tuple[dict[str, Array], Restricted | None]:
-        """Draws of every site, given scalars as given; and how restricted ones were come by, if not traced."""
-        leading, restricted = sample_shape + self.batch_shape, None
-        rows, patterns = self._rows(sample_shape)
-        if not self._restrictions:
-            draws = self.joint.draw(rng_key, rows, patterns, num_steps)
-        elif isinstance(rows, jax.core.Tracer) or isinstance(rng_key, jax.core.Tracer):
-            draws = self._restricted_traced(rng_key, rows, patterns, num_steps)
-        else:
-            conditions = math.prod(self.batch_shape)
-            restricted = restricted_draws(
-                rng_key, rows, patterns, conditions, self._restrictions, num_steps, repr(self)
-            )
-            draws = restricted.draws
-        values = self.joint.layout.decode(draws.reshape(*leading, -1))
-        return {name: self._fill(name, value, leading) for name, value in values.items()}, restricted
-
-    def _restricted_traced(
-        self, rng_key: PRNGKeyArray, rows: Array, patterns: Bool[np.ndarray, "#rows tokens"], num_steps: int
-    ) -> Float[Array, "rows channels"]:
-        draw = lambda key: self.joint.draw(key, rows, patterns, num_steps)  # noqa: E731
-
-        log_weight = self._restrictions.log_weight
-        if self._restrictions.are_certain:
-            return redraw_traced(rng_key, rows, draw, lambda draws: log_weight(draws) > -jnp.inf)
-        return resample_traced(rng_key, rows, draw, log_weight, TRACED_PROPOSALS)
-
-    @cached_property
-    def _restrictions(self) -> Restrictions:
-        given = self.given
-        return Restrictions(
-            self.joint, self.replay, given.intervals, self._dynamic_sites, given.constraints, given.priors
-        )
+    # ------------------------------------------------------------------ InferenceData
 
     def _sample_stats(
         self, restricted: Restricted | None, num_samples: int
@@ -465,40 +313,36 @@ class ConditionedDistribution:
         notes = {name: values if self.batch_shape else values[0] for name, values in columns.items()}
         return {"log_weight": log_weight}, notes
 
-    def _evaluations(self, num_steps: int | None) -> int:
-        if num_steps is None:
-            return self.joint.process.default_steps
-        if num_steps < 3:
-            raise ValueError(f"num_steps: expected at least 3 evaluations of the network, got {num_steps}.")
-        return num_steps
-
-    def _rows(
-        self, sample_shape: tuple[int, ...]
-    ) -> tuple[Float[Array, "rows channels"], Bool[np.ndarray, "#rows tokens"]]:
-        """Given channels and tokens, a row for every draw of every condition."""
-        channels, tokens = encode_given(self.joint.layout, self.given)
-        leading = sample_shape + self.batch_shape
-        rows = jnp.broadcast_to(channels, (*leading, channels.shape[-1])).reshape(-1, channels.shape[-1])
-        if tokens.ndim == 1:
-            return rows, tokens[None]
-        return rows, np.broadcast_to(tokens, (*leading, tokens.shape[-1])).reshape(-1, tokens.shape[-1])
-
-    def _fill(self, name: str, drawn: Array, leading: tuple[int, ...]) -> Array:
-        """Put what is given, to the bit, where it is given."""
-        given = self.given.values.get(name)
-        if given is None:
-            return drawn
-        # float32 until filled: what is given for a discrete site may be missing in part
-        filled = jnp.where(jnp.isnan(given), drawn, given)
-        return jnp.broadcast_to(filled, leading + self.structure.sites[name].shape).astype(drawn.dtype)
-
-    @property
-    def _dynamic_sites(self) -> tuple[str, ...]:
-        """Sites whose support depends on others, all of which are tokens: their draws can be checked."""
-        sites = self.structure.sites
-        return tuple(n for n, s in sites.items() if not s.support_is_static and s.support_reads <= sites.keys())
-
-    # ------------------------------------------------------------------ InferenceData
+    def _lay_out(
+        self,
+        values: Mapping[str, Array],
+        num_chains: int,
+        attrs: Mapping[str, Any],
+        stats: Mapping[str, np.ndarray],
+        notes: Mapping[str, Any],
+        **groups: Mapping[str, np.ndarray] | None,
+    ) -> xr.DataTree:
+        """Draws of every site as InferenceData, with notes on how they were come by."""
+        tree = to_inference_data(
+            self.structure,
+            {name: np.asarray(values[name]) for name in self.latent_sites},
+            given={name: self._as_given(name) for name in self.given.values},
+            restricted={*self.given.intervals, *(name for c in self.given.constraints for name in c.reads)},
+            batch_shape=self.batch_shape,
+            batch_dims=self.given.batch_dims,
+            batch_coords=self.given.batch_coords,
+            deterministics=self._deterministics(values),
+            sample_stats=stats,
+            num_chains=num_chains,
+            coords=self.coords,
+            dims=self.dims,
+            constants=self.replay.array_arguments(),
+            attrs=attrs,
+            **groups,
+        )
+        if notes:
+            tree["sample_stats"].attrs.update(notes)
+        return tree
 
     def _as_given(self, name: str) -> np.ndarray:
         value = np.asarray(self.given.values[name])
@@ -529,46 +373,6 @@ class ConditionedDistribution:
         rows = {name: value.reshape(-1, *self.structure.sites[name].shape) for name, value in held.items()}
         results = self.replay.sites(jax.random.split(rng_key, math.prod(leading)), rows, wanted)
         return {name: np.asarray(value).reshape(leading + value.shape[1:]) for name, value in results.items()}
-
-    # ------------------------------------------------------------------ density
-
-    def _refuse_density(self) -> None:
-        if self.given.intervals:
-            raise ValueError(
-                f"Site '{next(iter(self.given.intervals))}' is given as an interval, which leaves the density "
-                "without a known normaliser. Expected values, or no interval, for log_prob."
-            )
-        if self.given.constraints or self.given.priors:
-            what = "a constraint" if self.given.constraints else "a new prior"
-            raise ValueError(
-                f"{self!r}: {what} leaves the density without a known normaliser. Expected none for log_prob."
-            )
-        for name in self.latent_sites:
-            site = self.structure.sites[name]
-            kind = "discrete" if site.is_discrete else "deterministic" if site.is_deterministic else None
-            if kind:
-                raise ValueError(f"Site '{name}' is {kind} and latent: it has no density. Expected it to be given.")
-
-    def _log_acceptance(self) -> Float[Array, "*batch"]:
-        """Log share of the network's draws that lie inside supports that depend on other sites."""
-        if not self._dynamic_sites:
-            return jnp.zeros(self.batch_shape)
-        rows, patterns = self._rows((ACCEPTANCE_DRAWS,))
-        draws = self.joint.draw(jax.random.key(0), rows, patterns, self._evaluations(None))
-        inside = self._restrictions.log_weight(draws) > -jnp.inf
-        share = inside.reshape(ACCEPTANCE_DRAWS, *self.batch_shape).mean(0)
-        return jnp.log(jnp.maximum(share, 1 / ACCEPTANCE_DRAWS))
-
-    def _supported(self, full: Mapping[str, Array], leading: tuple[int, ...]) -> Bool[Array, "*leading"]:
-        inside = jnp.ones(leading, bool)
-        for name in self.latent_sites:
-            site = self.structure.sites[name]
-            check = jnp.asarray(site.support(full[name]))
-            inside &= check.reshape(*leading, -1).all(-1)
-        if self._dynamic_sites:
-            rows = {name: value.reshape(-1, *self.structure.sites[name].shape) for name, value in full.items()}
-            inside &= self.replay.inside(rows, self._dynamic_sites).reshape(leading)
-        return inside
 
 
 def _check_chains(num_samples: int, num_chains: int) -> None:

@@ -1,7 +1,7 @@
 """Draws of a conditioned distribution, corrected by the density of the model itself."""
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from simformer_ppl.diagnostics.importance import pareto_smooth, warn_if_unreliable
 from simformer_ppl.diffusion.tempering import systematic
-
-if TYPE_CHECKING:
-    from simformer_ppl.conditioned import ConditionedDistribution
+from simformer_ppl.query import Query
 
 PROPOSALS_PER_DRAW = 2
 """Weighted draws that each returned one is chosen from."""
@@ -40,9 +38,7 @@ class Corrected(NamedTuple):
     effective_sample_size: list[float]
 
 
-def corrected_draws(
-    asked: "ConditionedDistribution", rng_key: PRNGKeyArray, num_samples: int, num_steps: int | None
-) -> Corrected:
+def corrected_draws(asked: Query, rng_key: PRNGKeyArray, num_samples: int, num_steps: int | None) -> Corrected:
     """Weight draws by the model's density over the network's, and resample them.
 
     Pareto-smoothed importance resampling (Vehtari et al. 2024, arXiv 1507.02646). The density of a draw is that of the
@@ -100,7 +96,7 @@ def corrected_draws(
     )
 
 
-def _check(asked: "ConditionedDistribution") -> None:
+def _check(asked: Query) -> None:
     structure = asked.structure
     deterministic = [name for name, site in structure.sites.items() if site.is_deterministic]
     unknown = {
@@ -116,9 +112,7 @@ def _check(asked: "ConditionedDistribution") -> None:
             )
 
 
-def _of_given(
-    asked: "ConditionedDistribution", name: str, density: Array, leading: tuple[int, ...]
-) -> Float[Array, "..."]:
+def _of_given(asked: Query, name: str, density: Array, leading: tuple[int, ...]) -> Float[Array, "..."]:
     """Density of a site, without the elements of data that have a missing scalar."""
     site, shape = asked.structure.sites[name], density.shape[1:]
     density = density.reshape(leading + shape)

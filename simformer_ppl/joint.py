@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from simformer_ppl.diffusion.density import exact_probes, hutchinson_probes, log_density
 from simformer_ppl.diffusion.process import Condition, Process, denoiser
 from simformer_ppl.diffusion.samplers import ADAMS, Sampler
+from simformer_ppl.row_counts import rows_of_program
 from simformer_ppl.tokens.attention import AttentionFunction
 from simformer_ppl.tokens.bounds import Bounds
 from simformer_ppl.tokens.layout import TokenLayout
@@ -24,7 +25,8 @@ EXACT_TRACE_LIMIT = 32
 """Latent channels up to which the density uses the exact trace."""
 
 FEWEST_DRAWS = 128
-"""Rows that draws are made for, if fewer are asked: they take a moment, and what is compiled for them serves more."""
+FEWEST_DENSITIES = 8
+"""Rows that are computed, if fewer are asked: they take a moment, and what is compiled for them serves more."""
 
 HUTCHINSON_PROBES = 16
 DENSITY_LEVELS = 64
@@ -120,7 +122,7 @@ class LearnedJoint:
             Given tokens: one pattern, or one for every row.
         """
         latent = int((~np.asarray(tokens)[:, self.layout.token_of_channel]).sum(-1).max())
-        return _in_chunks(partial(_log_density, latent=latent), self, rng_key, (channels,), tokens)
+        return _in_chunks(partial(_log_density, latent=latent), self, rng_key, (channels,), tokens, FEWEST_DENSITIES)
 
     def condition(self, channels: Array, tokens: Array) -> Condition:
         """Standardised condition of a batch."""
@@ -183,13 +185,13 @@ def _in_chunks(
     rng_key: PRNGKeyArray,
     rows: tuple[Float[Array, "rows channels"], ...],
     tokens: Bool[np.ndarray, "#rows tokens"],
-    fewest: int = 1,
+    fewest: int,
 ) -> Array:
     """Map over rows in chunks of one of few sizes, so that any number of rows runs the same compiled code."""
     total = rows[0].shape[0]
     traced = any(isinstance(array, jax.core.Tracer) for array in (*rows, rng_key))
-    asked = total if traced else max(fewest, 1 << (total - 1).bit_length())
-    size = min(chunk_size(tokens.shape[-1]), max(asked, 1))
+    most = chunk_size(tokens.shape[-1])
+    size = max(min(total, most), 1) if traced else rows_of_program(total, fewest, most)
     count = -(-total // size)
     missing = count * size - total
     padded = [jnp.concatenate([part, jnp.broadcast_to(part[-1:], (missing, part.shape[1]))]) for part in rows]

@@ -1,9 +1,6 @@
 """A conditioned distribution as a NumPyro distribution over its latent scalars."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,10 +8,8 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
+from simformer_ppl.query import Query
 from simformer_ppl.tokens.transforms import scalar_support
-
-if TYPE_CHECKING:
-    from simformer_ppl.conditioned import ConditionedDistribution
 
 
 class LatentDistribution(dist.Distribution):
@@ -33,7 +28,7 @@ class LatentDistribution(dist.Distribution):
 
     pytree_aux_fields = ("_conditioned", "_places", "_whole")
 
-    def __init__(self, conditioned: ConditionedDistribution, missing: dict[str, np.ndarray]):
+    def __init__(self, conditioned: Query, missing: dict[str, np.ndarray]):
         self._conditioned = conditioned
         self._places = tuple((name, tuple(places.tolist())) for name, places in missing.items())
         sites = [conditioned.structure.sites[name] for name in missing]
@@ -70,11 +65,11 @@ class LatentDistribution(dist.Distribution):
         return constraints.independent(constraints.cat(parts, -1, lengths), 1)
 
     def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*shape"]:
-        """Draw; see :meth:`ConditionedDistribution.draw`."""
+        """Draw; see :meth:`~simformer_ppl.ConditionedDistribution.draw`."""
         return self.pack(self._conditioned.draw(key, sample_shape))
 
     def log_prob(self, value: Float[Array, "*shape"]) -> Float[Array, "*batch"]:
-        """Normalised log density, differentiable; see :meth:`ConditionedDistribution.log_prob`."""
+        """Normalised log density, differentiable; see :meth:`~simformer_ppl.ConditionedDistribution.log_prob`."""
         return self._conditioned.log_prob(self.unpack(value))
 
     def unpack(self, vector: Float[Array, "*batch_and_event"]) -> dict[str, Float[Array, "*batch_and_site"]]:

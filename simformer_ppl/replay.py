@@ -11,8 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from simformer_ppl.row_counts import rows_of_program
 from simformer_ppl.structure.running import asks_for_values, run
 from simformer_ppl.structure.tracing import elementary, is_factor
+
+FEWEST_ROWS = 32
+"""Of one call of a vectorised model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,11 +153,27 @@ def _law(trace: dict[str, Any], name: str) -> Any:
     return trace[name if "fn" in trace[name] and trace[name]["type"] == "sample" else f"{name}_observed"]["fn"]
 
 
+def _in_chunks(vectorised: Callable, keys: PRNGKeyArray, values: dict[str, Array]) -> Any:
+    total = len(keys)
+    if not total or any(isinstance(array, jax.core.Tracer) for array in (keys, *values.values())):
+        return vectorised(keys, values)
+    size = rows_of_program(total, FEWEST_ROWS, _most_rows())
+    chosen = np.minimum(np.arange(-(-total // size) * size), total - 1).reshape(-1, size)
+    parts = [
+        vectorised(keys[rows], {name: np.asarray(value)[rows] for name, value in values.items()}) for rows in chosen
+    ]
+    return jax.tree.map(lambda *arrays: jnp.concatenate(arrays)[:total], *parts)
+
+
+def _most_rows() -> int:
+    return 2_048 if jax.default_backend() == "cpu" else 8_192
+
+
 def _over_rows(
     vectorised: Callable, single: Callable, keys: PRNGKeyArray, values: dict[str, Array], names: tuple[str, ...]
 ) -> Any:
     try:
-        return vectorised(keys, values)
+        return _in_chunks(vectorised, keys, values)
     except Exception as error:
         if not asks_for_values(error):
             raise

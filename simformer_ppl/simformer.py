@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import xarray as xr
@@ -15,7 +16,9 @@ from tqdm.auto import tqdm
 from simformer_ppl import persistence
 from simformer_ppl.calibration import Calibration, calibrate, read_given
 from simformer_ppl.conditioned import ConditionedDistribution
+from simformer_ppl.diagnostics.novelty import Simulated
 from simformer_ppl.diffusion.process import PROCESSES
+from simformer_ppl.given_check import COMPARED
 from simformer_ppl.initial_joint import initial_joint, relations_of
 from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.labelled_arrays import dataset_to_arrays, simulations_to_dataset
@@ -24,6 +27,7 @@ from simformer_ppl.network import NetworkConfig
 from simformer_ppl.replay import Replay
 from simformer_ppl.structure import trace_structure
 from simformer_ppl.tokens.attention import Attention, attention_function
+from simformer_ppl.tokens.conditions import Given
 from simformer_ppl.tokens.layout import TokenLayout
 from simformer_ppl.tokens.masks import EVERY_QUESTION, Questions
 from simformer_ppl.training.checkpoint import Checkpoints, fingerprint
@@ -93,7 +97,7 @@ class Simformer:
     >>> simformer = Simformer(model)
     >>> simformer.structure.tokens
     ('mu', 'y')
-    >>> _ = simformer.fit(jax.random.key(0), 1_000, num_steps=200, progress_bar=False)
+    >>> _ = simformer.fit(jax.random.key(0), 1_000, num_steps=500, progress_bar=False)
     >>> posterior = simformer.condition(y=1.0)
     >>> posterior
     p(mu | y)
@@ -133,6 +137,7 @@ class Simformer:
         self._layout = TokenLayout.of(self.structure, share_exchangeable=share_exchangeable)
         self._attend = attention_function(attention, self.structure, self._layout)
         self._joint: LearnedJoint | None = None
+        self._simulated: Simulated | None = None
 
     # ------------------------------------------------------------------ training
 
@@ -214,6 +219,7 @@ class Simformer:
         if self._joint is None:
             self._joint = self._initialise(init_key, train_set)
         joint = self._joint
+        self._simulated = Simulated(np.asarray(joint.standardisation.forward(jnp.asarray(train_set[:COMPARED]))))
         gradient = None
         if self.use_density and known:
             gradient = model_gradient(self._replay, self.structure, joint.layout, joint.standardisation, train_set)
@@ -307,10 +313,18 @@ class Simformer:
             If the network is not fitted, a site is unknown or given twice, a shape is wrong, a value lies outside the
             support, part of an event is missing whose support is not elementwise, nothing is left to sample, a
             constraint is no function to a scalar, or a prior does not fit its site.
+
+        Warns
+        -----
+        RuntimeWarning
+            If given values lie far outside the simulations of the last fit, see
+            :meth:`~simformer_ppl.ConditionedDistribution.check_given`.
         """
         if self._joint is None:
             raise ValueError("Not fitted yet: call fit(rng_key, num_simulations) before condition.")
-        start = ConditionedDistribution(self.structure, self._joint, self._replay, coords=self.coords, dims=self.dims)
+        start = ConditionedDistribution(
+            self.structure, self._joint, self._replay, Given(), self._simulated, self.coords, self.dims
+        )
         return start.condition(data, constraint=constraint, prior=prior, **sites)
 
     # ------------------------------------------------------------------ checking

@@ -1,7 +1,6 @@
 """Models and trained networks shared by the tests."""
 
 import fcntl
-import os
 from pathlib import Path
 
 import jax
@@ -12,6 +11,8 @@ import numpyro.distributions as dist
 import pytest
 
 from simformer_ppl import NetworkConfig, Simformer
+from simformer_ppl.diagnostics.novelty import Simulated
+from tests import everywhere
 
 SMALL = NetworkConfig(width=16, depth=1, heads=2)
 """For what holds whatever a network has learned."""
@@ -59,27 +60,8 @@ class GaussianChain:
         return gain @ values[given], covariance
 
 
-@pytest.fixture(scope="session")
-def shared_folder(tmp_path_factory) -> Path:
-    """One folder for all processes of a test run."""
-    base = tmp_path_factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compiled_once(shared_folder):
-    """Many tests train the same small network: what is compiled for one serves the others, of all processes."""
-    jax.config.update("jax_compilation_cache_dir", str(shared_folder / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def forget_compiled():
-    """Thousands of compiled programs in one process would exhaust its memory maps."""
-    yield
-    jax.clear_caches()
+def pytest_configure(config):
+    config.pluginmanager.register(everywhere)
 
 
 @pytest.fixture(scope="session")
@@ -96,6 +78,15 @@ def trained_once(path: Path, model, num_simulations: int, num_steps: int, batch_
             training = {"num_steps": num_steps, "batch_size": batch_size, "progress_bar": False}
             simformer.fit(jax.random.key(0), num_simulations, **training).save(path)
         return Simformer.load(path, model)
+
+
+def untrained(model, **options) -> Simformer:
+    """A network of random weights, for what holds whatever it has learned."""
+    simformer = Simformer(model, network=SMALL, **options)
+    channels, _ = simformer._channels(jax.random.key(0), 2_000, None)
+    simformer._joint = simformer._initialise(jax.random.key(1), channels)
+    simformer._simulated = Simulated(np.asarray(simformer._joint.standardisation.forward(jnp.asarray(channels))))
+    return simformer
 
 
 @pytest.fixture(scope="session")

@@ -211,9 +211,10 @@ def test_log_prob_needs_every_latent_site_in_its_shape(chain):
 
 def test_log_prob_outside_the_support_is_minus_infinity(zoo):
     posterior = zoo.condition(switch=0, kind=1, count=2, x=0.0, weights=[0.2, 0.3, 0.5], width=0.1)
-    values = {"rate": jnp.array([1.0, -1.0, 1.0]), "angle": jnp.array([0.0, 0.0, 5.0])}
-    log_prob = posterior.log_prob(values)
-    assert np.isfinite(log_prob[0]) and log_prob[1] == -np.inf and log_prob[2] == -np.inf
+    rate, angle = np.linspace(-1.0, 2.0, 100), np.array([[0.0], [5.0]])
+    log_prob = posterior.log_prob({"rate": np.broadcast_to(rate, (2, 100)), "angle": np.broadcast_to(angle, (2, 100))})
+    np.testing.assert_array_equal(np.isfinite(log_prob), [rate > 0, np.zeros(100, bool)])
+    assert (log_prob[~np.isfinite(log_prob)] == -np.inf).all()
 
 
 def test_density_of_positive_and_boxed_sites_integrates_to_one(zoo):

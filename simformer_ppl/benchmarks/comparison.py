@@ -39,6 +39,8 @@ class Peer(NamedTuple):
     option: str = ""
 
 
+SIMULATIONS_ONLY = "simformer_ppl, simulations only"
+
 PEERS = {
     "sbi NPE (spline flow)": Peer("sbi", "sbi_npe.py", "nsf"),
     "sbi NPE (MAF)": Peer("sbi", "sbi_npe.py", "maf"),
@@ -70,8 +72,10 @@ def compare(
     task = TASKS[name]
     questions = ask(task)
     asked = {"task": name, "simulations": simulations, "seed": seed}
-    for use_density in (False, True):
-        yield asked | _ours(task, simulations, seed, questions, use_density)
+    ours = _ours(task, simulations, seed, questions, use_density=True)
+    yield asked | ours
+    if ours["method"] != SIMULATIONS_ONLY:
+        yield asked | _ours(task, simulations, seed, questions, use_density=False)
     inputs = _inputs(task, simulations, seed, questions)
     for method, peer in PEERS.items():
         if peer.package in pythons:
@@ -105,7 +109,7 @@ def _ours(task: Task, simulations: int, seed: int, questions: list[Question], us
     seconds = time.perf_counter() - start
     drawn = draw(simformer, questions, DRAWS, jax.random.key(seed + 1))
     return {
-        "method": "simformer_ppl" if use_density else "simformer_ppl, simulations only",
+        "method": "simformer_ppl" if simformer.history.attrs["model_gradient"] else SIMULATIONS_ONLY,
         **score(questions, drawn, drawn[:0]),
         "train_seconds": round(seconds, 1),
         "train_steps": int(simformer.history["step"][-1]),

@@ -1,4 +1,4 @@
-"""What a user gives (values, missing entries, intervals), read into the state of every token."""
+"""Values that a user gives, with missing entries, read into the state of every token."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -14,59 +14,12 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 from numpyro.distributions import constraints
 
 from simformer_ppl.structure import Site
+from simformer_ppl.tokens.descriptions import describe_support, first_few
 from simformer_ppl.tokens.layout import TokenLayout
 from simformer_ppl.tokens.transforms import box_bounds, scalar_support
 
 type Values = Array | np.ndarray
 """Traced by JAX, or known now and then checked."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A scalar known to lie between two bounds, either of which may be infinite."""
-
-    lower: Any
-    upper: Any
-
-    def __repr__(self) -> str:
-        return f"between({self.lower}, {self.upper})"
-
-
-def between(low: ArrayLike, high: ArrayLike) -> Interval:
-    """Give a site as an interval.
-
-    Parameters
-    ----------
-    low, high
-        Bounds, scalars or arrays that broadcast to the site's shape.
-
-    Returns
-    -------
-    A value for :meth:`simformer_ppl.Simformer.condition`.
-
-    Raises
-    ------
-    ValueError
-        If a lower bound is not below its upper bound.
-
-    Examples
-    --------
-    >>> between(0.0, 10.0)
-    between(0.0, 10.0)
-    """
-    if not np.all(np.asarray(low) < np.asarray(high)):
-        raise ValueError(f"An interval needs low < high everywhere, got between({low}, {high}).")
-    return Interval(low, high)
-
-
-def above(low: ArrayLike) -> Interval:
-    """Give a site as larger than a bound; see :func:`between`."""
-    return between(low, np.inf)
-
-
-def below(high: ArrayLike) -> Interval:
-    """Give a site as smaller than a bound; see :func:`between`."""
-    return between(-np.inf, high)
 
 
 @dataclass(frozen=True)
@@ -139,37 +92,8 @@ def read_values(site: Site, value: Any) -> Values:
             )
     if not inside.all():
         wrong = value[np.broadcast_to(~inside.reshape(inside.shape + (1,) * (value.ndim - inside.ndim)), value.shape)]
-        raise ValueError(f"Site '{site.name}': expected values in {_describe(site)}, got {_some(wrong)}.")
+        raise ValueError(f"Site '{site.name}': expected values in {describe_support(site)}, got {first_few(wrong)}.")
     return value
-
-
-def read_interval(site: Site, interval: Interval) -> tuple[np.ndarray, np.ndarray]:
-    """Check the interval given for a site.
-
-    Raises
-    ------
-    ValueError
-        If the bounds do not broadcast to the site, the support is not elementwise or is categorical, or no value of
-        the support lies inside.
-    """
-    if not site.is_elementwise or site.num_categories:
-        raise ValueError(
-            f"Site '{site.name}': expected values; intervals need ordered scalars, the support is {site.support}."
-        )
-    try:
-        lower, upper = (
-            np.broadcast_to(np.asarray(b, np.float32), site.shape) for b in (interval.lower, interval.upper)
-        )
-    except ValueError as error:
-        raise ValueError(
-            f"Site '{site.name}': expected interval bounds that broadcast to {site.shape}, got {interval}."
-        ) from error
-    support = scalar_support(site)
-    lowest = np.asarray(getattr(support, "lower_bound", -np.inf))
-    highest = np.asarray(getattr(support, "upper_bound", np.inf))
-    if (upper < lowest).any() or (lower > highest).any():
-        raise ValueError(f"Site '{site.name}': no value of {_describe(site)} lies in {interval}.")
-    return lower, upper
 
 
 def join_batches(values: Mapping[str, tuple[Site, Values]]) -> tuple[int, ...]:
@@ -280,8 +204,8 @@ def encode_values(
         encoded = jnp.where(np.repeat(present, transform.channels_per_token, -1), encoded, 0.0)
     if isinstance(value, np.ndarray) and not np.isfinite(encoded).all():
         raise ValueError(
-            f"Site '{name}': expected values inside {_describe(site)}, got one on its edge, where the density of a "
-            "conditional is not defined."
+            f"Site '{name}': expected values inside {describe_support(site)}, got one on its edge, where the density "
+            "of a conditional is not defined."
         )
     return encoded, present
 
@@ -362,17 +286,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ma.MaskedArray):
         return np.where(np.ma.getmaskarray(value), np.nan, value.data)
     return value.values if isinstance(value, xr.DataArray) else value
-
-
-def _describe(site: Site) -> str:
-    support = scalar_support(site)
-    lower, upper = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
-    name = type(support).__name__.strip("_").lower()
-    bounds = [f"{label} {_some(bound)}" for label, bound in (("from", lower), ("to", upper)) if bound is not None]
-    return " ".join([f"the support ({name}", *bounds]) + ")"
-
-
-def _some(values: Any) -> str:
-    flat = np.unique(np.asarray(values, float).ravel())
-    shown = ", ".join(f"{v:g}" for v in flat[:3])
-    return shown + (", ..." if flat.size > 3 else "")

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, PRNGKeyArray
 
 from simformer_ppl.replay import Replay
 
-CHUNK = 10_000
+CHUNK = 8_192
 LARGEST_LOSS = 0.5
 """Share of simulations that may be left out."""
 

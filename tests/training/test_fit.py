@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from copy import copy
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +23,12 @@ def draws_of(simformer):
     return simformer.condition(y=np.array([0.5, 1.0, -1.0])).draw(jax.random.key(9), (50,))["b"]
 
 
-def test_the_same_key_gives_the_same_network(hasty):
-    again = Simformer(chain_model, network=SMALL).fit(jax.random.key(0), 500, **SHORT)
+@pytest.fixture(scope="module")
+def again():
+    return Simformer(chain_model, network=SMALL).fit(jax.random.key(0), 500, **SHORT)
+
+
+def test_the_same_key_gives_the_same_network(again, hasty):
     assert jnp.array_equal(draws_of(again), draws_of(hasty))
     xr.testing.assert_identical(again.history, hasty.history)
 
@@ -51,16 +56,15 @@ def test_arrays_are_learned_without_the_density_that_they_may_not_have(hasty):
     assert jnp.array_equal(draws_of(one), draws_of(other))
 
 
-def test_fitting_again_goes_on(hasty):
-    twice = Simformer(chain_model, network=SMALL).fit(jax.random.key(0), 500, **SHORT)
-    twice.fit(jax.random.key(5), 500, **SHORT)
+def test_fitting_again_goes_on(again):
+    twice = copy(again).fit(jax.random.key(5), 500, **SHORT)
     assert twice.history["step"].values.tolist() == [250, 500, 750, 1000]
     # the first 250 steps of a second fit, at a rising learning rate, end below those of the first
     first, second = twice.history["training_loss"].values[[0, 2]]
     assert second < first
 
 
-def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(hasty, tmp_path, monkeypatch):
+def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint_and_no_other_does(hasty, tmp_path, monkeypatch):
     from simformer_ppl.training import fit as training
 
     def interrupt(self, state, rng_key, data):
@@ -76,10 +80,6 @@ def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(hasty, tmp_path, mon
     resumed = Simformer(chain_model, network=SMALL).fit(jax.random.key(0), 500, checkpoint_dir=tmp_path, **SHORT)
     assert resumed.history["step"].values.tolist() == [500]
     assert jnp.array_equal(draws_of(resumed), draws_of(hasty))
-
-
-def test_a_checkpoint_of_another_run_is_refused(tmp_path):
-    Simformer(chain_model, network=SMALL).fit(jax.random.key(0), 500, checkpoint_dir=tmp_path, **SHORT)
     with pytest.raises(ValueError, match="holds another run"):
         Simformer(chain_model, network=SMALL).fit(jax.random.key(1), 500, checkpoint_dir=tmp_path, **SHORT)
 
