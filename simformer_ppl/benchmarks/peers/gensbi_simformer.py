@@ -66,6 +66,7 @@ def main() -> None:
         seconds.append(time.perf_counter() - start)
         draws.append(drawn[:count, :, 0] * deviation[:num_theta] + mean[:num_theta])
     np.savez(sys.argv[2], draws=np.stack(draws))
+    print()  # progress may have left a line open
     print(
         json.dumps(
             {

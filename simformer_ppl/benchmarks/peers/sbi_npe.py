@@ -39,6 +39,7 @@ def main() -> None:
         seconds.append(time.perf_counter() - start)
         draws.append(drawn[:count].numpy())
     np.savez(sys.argv[2], draws=np.stack(draws))
+    print()  # progress may have left a line open
     print(
         json.dumps(
             {
