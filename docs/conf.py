@@ -13,6 +13,7 @@ exclude_patterns = ["_build", "benchmarks"]
 html_theme = "pydata_sphinx_theme"
 html_title = "simformer_ppl"
 
+napoleon_attr_annotations = False
 autodoc_typehints = "none"  # shapes and types stand in the docstrings
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
