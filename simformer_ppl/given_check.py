@@ -139,8 +139,8 @@ def warn_if_far(
         where = f" in {rows.sum()} of {rows.size} conditions" if rows.size > 1 else ""
         worst = max(found[name].remoteness.max() for name in named)
         warnings.warn(
-            f"{label}: given values ({told}) lie far outside the simulations{where}, up to {worst:.1f} times as remote "
-            "as the most remote of them. The network has seen nothing like it: check the model and the data; "
+            f"{label}: given values ({told}) lie far outside the simulations{where} (remoteness {worst:.1f}, where "
+            "the most remote of them is at 1). The network has seen nothing like it: check the model and the data; "
             "check_given() tells more.",
             RuntimeWarning,
             skip_file_prefixes=(_PACKAGE,),
