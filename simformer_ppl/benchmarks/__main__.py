@@ -12,6 +12,7 @@ from simformer_ppl.benchmarks.comparison import PEERS, compare
 from simformer_ppl.benchmarks.figures import plot
 from simformer_ppl.benchmarks.masks import measure_masks
 from simformer_ppl.benchmarks.models import SIZED
+from simformer_ppl.benchmarks.questions import QUESTIONS, measure_questions
 from simformer_ppl.benchmarks.report import read, report
 from simformer_ppl.benchmarks.runner import Settings, run
 from simformer_ppl.benchmarks.sampling import compare_samplers
@@ -43,6 +44,10 @@ def _parser() -> argparse.ArgumentParser:
     speed = commands.add_parser("device", help="speed of training and sampling on the device at hand")
     speed.add_argument("task", nargs="?", choices=TASKS, default="slcp")
     speed.add_argument("--batches", nargs="+", type=int, default=[64, 500])
+    questions = commands.add_parser("questions", help="missing data, intervals, new priors: beside exact answers")
+    questions.add_argument("kinds", nargs="*", choices=QUESTIONS, help="all by default")
+    questions.add_argument("--seed", type=int, default=0)
+    questions.add_argument("--pictures", type=Path, default=Path("."), help="folder of pictures")
     tables = commands.add_parser("report", help="print the table of runs, beside the published figures")
     tables.add_argument("files", nargs="+", type=Path, help="JSON lines")
     pictures = commands.add_parser("plot", help="draw C2ST against simulations and evaluations")
@@ -96,6 +101,8 @@ def _measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             yield from compare(options.task, options.simulations, options.seed, options.budget, installed)
         case "device":
             yield from measure_device(options.task, options.batches)
+        case "questions":
+            yield from measure_questions(options.kinds or list(QUESTIONS), options.seed, options.pictures)
         case "tracing":
             yield from measure_tracing(options.models, options.tokens)
         case "masks":

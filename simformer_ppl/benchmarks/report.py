@@ -25,12 +25,12 @@ def report(rows: Sequence[Row]) -> str:
     Parameters
     ----------
     rows
-        What ``run``, ``samplers``, ``compare`` and ``device`` print, in any order.
+        What ``run``, ``samplers``, ``compare``, ``questions`` and ``device`` print, in any order.
 
     Returns
     -------
     C2ST beside the published figures, and the costs and finer scores of every run; C2ST by evaluations; the methods
-    compared; the speed of devices: each where there are rows of it.
+    compared; the errors of other questions; the speed of devices: each where there are rows of it.
     """
     runs = [row for row in rows if "attention" in row and "c2st_rf" in row]
     parts = []
@@ -39,7 +39,7 @@ def report(rows: Sequence[Row]) -> str:
         parts += [_scores(cells, tasks) for tasks in (POSTERIORS, CONDITIONALS) if {r["task"] for r in runs} & {*tasks}]
         parts += [f"Published: {SOURCE}, from simulations alone.", _table(_RUN, runs)]
     parts += [_samplers([row for row in rows if "sampler" in row])]
-    for columns, key in ((_COMPARED, "method"), (_SPEED, "measured")):
+    for columns, key in ((_COMPARED, "method"), (_ASKED, "asked"), (_SPEED, "measured")):
         chosen = [row for row in rows if key in row]
         parts += [_table(columns, chosen)] if chosen else []
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -141,6 +141,21 @@ _COMPARED: dict[str, Callable[[Row], str]] = {
     ),
     "10,000 draws s": lambda r: f"{r['sample_seconds_warm']:.2f}",
     "versions": _optional("versions", lambda versions: ", ".join(f"{n} {v}" for n, v in versions.items())),
+    "device": lambda r: r["device"],
+}
+_ASKED: dict[str, Callable[[Row], str]] = {
+    "asked": lambda r: r["asked"],
+    "of": lambda r: r["model"],
+    "case": lambda r: r["case"],
+    "route": _optional("route"),
+    "mean error, sd": _optional("mean_error"),
+    "worst": _optional("worst_mean_error"),
+    "sd error": _optional("sd_error"),
+    "RF": _optional("c2st_rf", _figure),
+    "inside": _optional("inside", "{:.0%}".format),
+    "k-hat": _optional("pareto_k", "{:.2f}".format),
+    "p-values": _optional("p_values", lambda values: ", ".join(f"{n} {p:.3f}" for n, p in values.items())),
+    "s": _optional("seconds"),
     "device": lambda r: r["device"],
 }
 _SPEED: dict[str, Callable[[Row], str]] = {
