@@ -1,0 +1,104 @@
+"""Conditioned distributions as a prior, a likelihood and a guide of other models, beside exact answers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+import pytest
+from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
+from scipy.stats import multivariate_normal, skewnorm
+
+from simformer_ppl import Simformer
+
+Y = np.array([1.5, 0.2, -1.0])
+SLANT = 3.0
+
+
+def nuts(model, num_draws, *arguments, **keywords):
+    mcmc = MCMC(NUTS(model), num_warmup=150, num_samples=num_draws, progress_bar=False)
+    mcmc.run(jax.random.key(0), *arguments, **keywords)
+    return mcmc.get_samples()
+
+
+@pytest.mark.slow
+def test_a_posterior_is_the_prior_of_another_model(chain, gaussian_chain):
+    law = chain.condition(y=Y, b=np.array([1.0, 0.2, -0.5])).as_numpyro()
+
+    def later(z):
+        a = numpyro.sample("a", law)
+        numpyro.sample("z", dist.Normal(a, 0.5), obs=z)
+
+    draws = nuts(later, 400, 1.2)["a"]
+    given = np.arange(7) > 0
+    values = np.concatenate([[0.0], [1.0, 0.2, -0.5], Y])
+    mean, covariance = gaussian_chain.conditional(given, values)
+    precision = 1 / covariance[0, 0] + 1 / 0.25
+    expected, sd = (mean[0] / covariance[0, 0] + 1.2 / 0.25) / precision, precision**-0.5
+    # 400 draws of a chain are worth a hundred or more
+    assert abs(draws.mean() - expected) < 0.3 * sd
+    assert abs(np.log(draws.std() / sd)) < 0.25
+
+
+def skewed(x=None):
+    """x = location + scale * (noise that leans to one side), of a density that NumPyro is not told."""
+    location = numpyro.sample("location", dist.Normal(0.0, 1.0))
+    scale = numpyro.sample("scale", dist.LogNormal(-0.5, 0.4))
+    lean = numpyro.sample("lean", dist.HalfNormal(1.0))
+    rest = numpyro.sample("rest", dist.Normal(0.0, 1.0))
+    share = SLANT / np.sqrt(1 + SLANT**2)
+    numpyro.deterministic("x", location + scale * (share * lean + np.sqrt(1 - share**2) * rest))
+
+
+@pytest.mark.slow
+def test_a_network_is_the_likelihood_of_a_simulator_without_density():
+    options = {"sites": ["location", "scale", "x"], "data_sites": ["x"]}
+    simformer = Simformer(skewed, **options).fit(jax.random.key(0), 10_000, num_steps=6_000, progress_bar=False)
+    truth = np.random.default_rng(1)
+    data = jnp.asarray(skewnorm.rvs(SLANT, 0.5, 0.7, size=20, random_state=truth), jnp.float32)
+
+    def outer(x, log_likelihood=None):
+        location = numpyro.sample("location", dist.Normal(0.0, 1.0))
+        scale = numpyro.sample("scale", dist.LogNormal(-0.5, 0.4))
+        if log_likelihood is None:
+            each = simformer.condition(location=location * jnp.ones(20), scale=scale * jnp.ones(20)).as_numpyro()
+            with numpyro.plate("n", 20):
+                numpyro.sample("x", each, obs=x)
+        else:
+            numpyro.factor("x", log_likelihood(x, location, scale))
+
+    def exact(x, location, scale):
+        z = (x - location) / scale
+        return (dist.Normal(0, 1).log_prob(z) - jnp.log(scale) + jax.scipy.stats.norm.logcdf(SLANT * z)).sum()
+
+    ours, reference = nuts(outer, 400, data), nuts(outer, 2_000, data, log_likelihood=exact)
+    for name in ("location", "scale"):
+        sd = reference[name].std()
+        assert abs(ours[name].mean() - reference[name].mean()) < 0.35 * sd
+        assert abs(np.log(ours[name].std() / sd)) < 0.3
+
+
+def test_a_guide_is_refined_by_svi(chain, gaussian_chain):
+    # the posterior of other data, to be moved to that of these
+    law = chain.condition(y=Y + 0.5, b=np.array([1.0, 0.2, -0.5])).as_numpyro()
+
+    def model():
+        a = numpyro.sample("a", dist.Normal(0.0, 2.0))
+        numpyro.sample("b", dist.Normal(a, 1.0).expand([3]).to_event(1), obs=jnp.array([1.0, 0.2, -0.5]) + 0.5)
+
+    def guide():
+        shift = numpyro.param("shift", 0.0)
+        log_scale = numpyro.param("log_scale", 0.0)
+        moved = dist.transforms.AffineTransform(shift, jnp.exp(log_scale))
+        numpyro.sample("a", dist.TransformedDistribution(law, moved))
+
+    svi = SVI(model, guide, optax.adam(0.02), Trace_ELBO(num_particles=8))
+    result = svi.run(jax.random.key(0), 300, progress_bar=False)
+    # p(a | b) of the model is that of the chain where b is half a unit higher
+    given, values = np.arange(7) > 0, np.concatenate([[0.0], np.array([1.5, 0.7, 0.0]), Y])
+    mean, covariance = gaussian_chain.conditional(given, values)
+    draws = numpyro.infer.Predictive(guide, params=result.params, num_samples=2_000)(jax.random.key(1))["a"]
+    assert abs(draws.mean() - mean[0]) < 0.15 * covariance[0, 0] ** 0.5
+    evidence = multivariate_normal(np.zeros(3), 4.0 + np.eye(3)).logpdf([1.5, 0.7, 0.0])
+    assert abs(-np.mean(np.asarray(result.losses[-50:])) - evidence) < 0.05
