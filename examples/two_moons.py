@@ -74,7 +74,7 @@ answers = {}
 for number, (name, asked) in enumerate(questions.items()):
     started = time.perf_counter()
     answers[name] = asked.sample(jax.random.key(number + 1), 2_000)
-    route = answers[name].sample_stats.attrs.get("route", "plain draws") if "sample_stats" in answers[name] else ""
+    route = answers[name].sample_stats.attrs["route"] if "sample_stats" in answers[name] else "plain draws"
     print(f"{asked}: {time.perf_counter() - started:.1f} s, {route}")
 
 

@@ -30,7 +30,7 @@ FEWEST_DENSITIES = 8
 
 HUTCHINSON_PROBES = 16
 DENSITY_LEVELS = 32
-"""Evaluations of the network for a density, each with the derivatives along the probes."""
+"""Evaluations of the network with the derivatives along the probes, for a density; one more is without."""
 
 
 @partial(

@@ -111,8 +111,9 @@ class Query:
         Raises
         ------
         ValueError
-            If a latent site is discrete, or a deterministic function of sites that are tokens; if intervals are given;
-            or if a value is missing or has the wrong shape.
+            If a latent site is discrete, or deterministic without noise of its own (see
+            :class:`~simformer_ppl.structure.sites.Deterministic`); if intervals are given; or if a value is missing or
+            has the wrong shape.
         """
         self._refuse_density()
         full, leading = complete_values(self.structure.sites, self.given, self.latent_sites, values)
@@ -251,16 +252,11 @@ class Query:
             site = self.structure.sites[name]
             if site.is_discrete:
                 raise ValueError(f"Site '{name}' is discrete and latent: it has no density. Expected it to be given.")
-            if site.is_deterministic and not self._has_own_noise(name):
+            if site.is_deterministic and not self.structure.deterministics[name].has_density:
                 raise ValueError(
-                    f"Site '{name}' is latent, and a function of other sites alone: it has no density. Expected it to "
-                    "be given."
+                    f"Site '{name}' is latent, and a function of other sites without noise of its own: it has no "
+                    "density. Expected it to be given."
                 )
-
-    def _has_own_noise(self, name: str) -> bool:
-        """Whether a deterministic site varies by noise that is no token, as the result of a simulator does."""
-        law = self.structure.deterministics[name]
-        return law.is_random or not law.reads.isdisjoint(self.structure.nuisances)
 
     def _log_acceptance(self) -> Float[Array, "*batch"]:
         """Log share of the network's draws that lie inside supports that depend on other sites."""

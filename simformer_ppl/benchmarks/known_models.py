@@ -26,12 +26,13 @@ def eight_schools(standard_error: Any, y: Any = None, priors: Mapping[str, dist.
 
 
 def measurements(y: Any = None, seen: Any = None) -> None:
-    """Five groups, measured four times each; NUTS draws what was not seen."""
+    """Five groups, measured four times each; of what was not seen there is no likelihood."""
     mu, tau = numpyro.sample("mu", dist.Normal(0, 2)), numpyro.sample("tau", dist.HalfNormal(1))
     with numpyro.plate("group", 5, dim=-2):
         theta = numpyro.sample("theta", dist.Normal(mu, tau))
         with numpyro.plate("repeat", 4, dim=-1):
-            numpyro.sample("y", dist.Normal(theta, 1.0), obs=y, obs_mask=seen)
+            law = dist.Normal(theta, 1.0).expand([5, 4])
+            numpyro.sample("y", law if seen is None else law.mask(seen), obs=y)
 
 
 def normals(dims: int) -> Callable[[], None]:

@@ -94,7 +94,7 @@ def trace_structure(
         sites=token_sites,
         tokens=tuple(label for site in token_sites.values() for label in site.labels()),
         plates=dict(trace.plates),
-        deterministics={n: _deterministic(site, *reading.deterministics[n]) for n, site in trace.deterministic.items()},
+        deterministics=_deterministics(trace, reading, names),
         nuisances=tuple(n for n in trace.random if n not in names),
         factors=trace.factors,
         info=reading.info,
@@ -246,5 +246,20 @@ def _unread(names: Collection[str], graph: TokenGraph) -> frozenset[str]:
     return frozenset(name for name in names if not read & own[name])
 
 
-def _deterministic(site: TracedSite, reads: frozenset[str], is_random: bool) -> Deterministic:
-    return Deterministic(site.name, site.shape, site.dims, reads, is_random)
+def _deterministics(trace: ModelTrace, reading: Reading, names: Collection[str]) -> dict[str, Deterministic]:
+    left_out = {n for n in trace.random if n not in names and not reading.supports[n][0].is_discrete}
+    noise = {n: reads & left_out for n, (reads, _) in reading.deterministics.items()}
+
+    def has_density(name: str) -> bool:
+        if not np.issubdtype(trace.sites[name].dtype, np.floating):
+            return False
+        if reading.deterministics[name][1]:
+            return True
+        sharing = [n for n in noise if n == name or (n in names and noise[n] & noise[name])]
+        read = frozenset[str]().union(*(noise[n] for n in sharing))
+        return 0 < sum(trace.sites[n].size for n in sharing) <= sum(trace.sites[n].size for n in read)
+
+    return {
+        n: Deterministic(n, site.shape, site.dims, *reading.deterministics[n], has_density(n))
+        for n, site in trace.deterministic.items()
+    }

@@ -114,6 +114,9 @@ class Deterministic:
         Names of the sample sites that its value depends on, nuisances included.
     is_random
         Whether it depends on noise that is no site, such as ``numpyro.prng_key``.
+    has_density
+        Whether it is real and reads noise that is no token: of as many scalars, where they are sites, as it and the
+        deterministic tokens that share this noise have together. The result of a simulator does.
     """
 
     name: str
@@ -121,3 +124,4 @@ class Deterministic:
     dims: tuple[str, ...]
     reads: frozenset[str]
     is_random: bool
+    has_density: bool
