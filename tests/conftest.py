@@ -1,6 +1,7 @@
 """Models and trained networks shared by the tests."""
 
 import fcntl
+import os
 from pathlib import Path
 
 import jax
@@ -62,6 +63,9 @@ class GaussianChain:
 
 def pytest_configure(config):
     config.pluginmanager.register(everywhere)
+    if config.option.markexpr == "not slow":
+        # short tests spend their time in the compiler; read by JAX when it first looks for devices
+        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,6 @@ from pathlib import Path
 import jax
 import pytest
 
-# small networks spend their time in the compiler; read by JAX when it first looks for devices
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-
 
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory) -> Path:

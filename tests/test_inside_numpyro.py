@@ -18,7 +18,9 @@ SLANT = 3.0
 
 
 def nuts(model, num_draws, *arguments, **keywords):
-    mcmc = MCMC(NUTS(model), num_warmup=150, num_samples=num_draws, progress_bar=False)
+    # one or two parameters: derivatives along each cost less than a gradient through the density
+    kernel = NUTS(model, forward_mode_differentiation=True)
+    mcmc = MCMC(kernel, num_warmup=100, num_samples=num_draws, progress_bar=False)
     mcmc.run(jax.random.key(0), *arguments, **keywords)
     return mcmc.get_samples()
 
@@ -31,13 +33,13 @@ def test_a_posterior_is_the_prior_of_another_model(chain, gaussian_chain):
         a = numpyro.sample("a", law)
         numpyro.sample("z", dist.Normal(a, 0.5), obs=z)
 
-    draws = nuts(later, 400, 1.2)["a"]
+    draws = nuts(later, 300, 1.2)["a"]
     given = np.arange(7) > 0
     values = np.concatenate([[0.0], [1.0, 0.2, -0.5], Y])
     mean, covariance = gaussian_chain.conditional(given, values)
     precision = 1 / covariance[0, 0] + 1 / 0.25
     expected, sd = (mean[0] / covariance[0, 0] + 1.2 / 0.25) / precision, precision**-0.5
-    # 400 draws of a chain are worth a hundred or more
+    # 300 draws of a chain are worth a hundred or more
     assert abs(draws.mean() - expected) < 0.3 * sd
     assert abs(np.log(draws.std() / sd)) < 0.25
 
@@ -73,8 +75,8 @@ def test_a_network_is_the_likelihood_of_a_simulator_without_density():
         z = (x - location) / scale
         return (dist.Normal(0, 1).log_prob(z) - jnp.log(scale) + jax.scipy.stats.norm.logcdf(SLANT * z)).sum()
 
-    ours, reference = nuts(outer, 400, data), nuts(outer, 2_000, data, log_likelihood=exact)
-    # 400 draws of a chain, and what twenty learned likelihoods are off together
+    ours, reference = nuts(outer, 300, data), nuts(outer, 2_000, data, log_likelihood=exact)
+    # 300 draws of a chain, and what twenty learned likelihoods are off together
     for name in ("location", "scale"):
         sd = reference[name].std()
         assert abs(ours[name].mean() - reference[name].mean()) < 0.35 * sd
