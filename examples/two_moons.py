@@ -9,7 +9,7 @@
 # 3. one parameter in an interval, the other given, nothing observed,
 # 4. the posterior on a line, up to some softness,
 #
-# beside exact draws: the simulator can be solved for its parameters. Training takes about four minutes on one CPU core.
+# beside exact draws: the simulator can be solved for its parameters. Training takes less than ten minutes on one core.
 # Pictures go to `two_moons/` below the working directory.
 
 # %%

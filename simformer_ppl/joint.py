@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from simformer_ppl.diffusion.density import exact_probes, hutchinson_probes, log_density
-from simformer_ppl.diffusion.process import EDM, Condition, Process, denoiser
+from simformer_ppl.diffusion.process import Condition, Process, denoiser
 from simformer_ppl.diffusion.samplers import ADAMS, Sampler
 from simformer_ppl.row_counts import rows_of_program
 from simformer_ppl.tokens.attention import AttentionFunction
@@ -29,8 +29,7 @@ FEWEST_DENSITIES = 8
 """Rows that are computed, if fewer are asked: they take a moment, and what is compiled for them serves more."""
 
 HUTCHINSON_PROBES = 16
-DENSITY_LEVELS = 32
-"""Evaluations of the network with the derivatives along the probes, for a density; one more is without."""
+DENSITY_LEVELS = 64
 
 
 @partial(
@@ -175,7 +174,7 @@ def _log_density(joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, to
     def prediction(noised: Array, level: Array) -> Array:
         return joint.process.output(network, condition, noised, level).prediction
 
-    levels = EDM(lowest=joint.process.lowest, highest=joint.process.highest).grid(DENSITY_LEVELS)[::-1]
+    levels = np.geomspace(joint.process.lowest, joint.process.highest, DENSITY_LEVELS).astype(np.float32)
     standardised = log_density(prediction, condition.values, asked, levels, probes)
     return standardised + jnp.where(asked, joint.standardisation.log_derivative(channels), 0.0).sum(-1)
 

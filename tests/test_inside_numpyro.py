@@ -83,6 +83,7 @@ def test_a_network_is_the_likelihood_of_a_simulator_without_density():
         assert abs(np.log(ours[name].std() / sd)) < 0.3
 
 
+@pytest.mark.slow
 def test_a_guide_is_refined_by_svi(chain, gaussian_chain):
     # the posterior where b is half a unit lower than in the model
     law = chain.condition(y=Y, b=np.array([1.0, 0.2, -0.5])).as_numpyro()

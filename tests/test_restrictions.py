@@ -64,12 +64,12 @@ def test_the_prior_that_the_model_has_changes_nothing(chain):
 
 
 def test_a_rare_interval_is_reached(chain):
-    tree = chain.condition(a=above(2 * 2.6)).sample(jax.random.key(0), 2_000)
+    tree = chain.condition(a=above(2 * 2.6)).sample(jax.random.key(0), 1_000)
     assert tree.sample_stats.attrs["route"] == "tempering"
     a = tree.posterior["a"].values
     assert (a > 2 * 2.6).all()
     # what the network itself draws there, one time out of two hundred
-    own = np.asarray(chain.condition().draw(jax.random.key(1), (40_000,))["a"])
+    own = np.asarray(chain.condition().draw(jax.random.key(1), (20_000,))["a"])
     own = own[own > 2 * 2.6]
     # moved particles are not independent: counted as a quarter of their number
     error = np.sqrt(own.var() / own.size + a.var() / (a.size / 4))

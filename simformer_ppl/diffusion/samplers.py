@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from simformer_ppl.diffusion.adams_weights import adams_weights
-
 Denoiser = Callable[[Float[Array, "batch channels"], Float[Array, " batch"]], Float[Array, "batch channels"]]
 """``(noised, noise_level) -> expected clean values``; given channels come back as given."""
 
@@ -58,7 +56,7 @@ def adams(
     -------
     Draws, given channels as given.
     """
-    predict, correct = adams_weights(-np.log(np.asarray(grid, np.float64)), decay=1.0)
+    predict, correct = _adams_weights(-np.log(np.asarray(grid, np.float64)))
     levels = jnp.asarray(grid)
 
     def step(state: tuple[Array, Array], inputs: tuple[Array, ...]) -> tuple[tuple[Array, Array], None]:
@@ -75,6 +73,31 @@ def adams(
     known = jnp.stack([clean, jnp.zeros_like(clean), jnp.zeros_like(clean)])
     (_, known), _ = jax.lax.scan(step, (start, known), inputs)
     return known[0]
+
+
+def _adams_weights(
+    times: Float[np.ndarray, " levels"],
+) -> tuple[Float[Array, "steps 3"], Float[Array, "steps 3"]]:
+    """Weights of the denoised values in every step, the newest first; the first steps know fewer values.
+
+    Each is the integral of ``exp(l - l_end)`` times a Lagrange polynomial over the step.
+    """
+    places, weights = np.polynomial.legendre.leggauss(8)
+
+    def integrals(nodes: list[float], start: float, end: float) -> np.ndarray:
+        points = (start + end) / 2 + (end - start) / 2 * places
+        measure = (end - start) / 2 * weights * np.exp(points - end)
+        others = [[other for other in nodes if other != node] for node in nodes]
+        basis = [np.prod([(points - o) / (n - o) for o in rest], 0) for n, rest in zip(nodes, others, strict=True)]
+        return np.array([(polynomial * measure).sum() for polynomial in basis])
+
+    predict, correct = np.zeros((len(times) - 1, 3)), np.zeros((len(times) - 1, 3))
+    for i in range(len(times) - 1):
+        known = [times[k] for k in range(i, max(i - 3, -1), -1)]
+        predict[i, : len(known)] = integrals(known, times[i], times[i + 1])
+        past = known[:2]
+        correct[i, : len(past) + 1] = integrals([times[i + 1], *past], times[i], times[i + 1])
+    return jnp.asarray(predict, jnp.float32), jnp.asarray(correct, jnp.float32)
 
 
 def dpm_solver(
