@@ -23,7 +23,7 @@ from simformer_ppl.benchmarks.known_models import (
     measurements,
     normals,
     two_moons_with_density,
-)  # fmt: skip
+)
 from simformer_ppl.benchmarks.runner import device
 from simformer_ppl.benchmarks.tasks.catalogue import TASKS
 from simformer_ppl.conditioned import ConditionedDistribution
