@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from simformer_ppl.diffusion.density import exact_probes, hutchinson_probes, log_density
+from simformer_ppl.diffusion.density import estimated_log_density, hutchinson_probes, log_density
 from simformer_ppl.diffusion.process import Condition, Process, denoiser
 from simformer_ppl.diffusion.samplers import ADAMS, Sampler
 from simformer_ppl.row_counts import rows_of_program
@@ -28,8 +28,8 @@ FEWEST_DRAWS = 128
 FEWEST_DENSITIES = 8
 """Rows that are computed, if fewer are asked: they take a moment, and what is compiled for them serves more."""
 
-HUTCHINSON_PROBES = 16
-DENSITY_LEVELS = 64
+DENSITY_LEVELS = 40
+HUTCHINSON_PROBES, HUTCHINSON_LEVELS = 16, 64
 
 
 @partial(
@@ -165,17 +165,19 @@ def _solve(
 def _log_density(joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, tokens: Array, *, latent: int) -> Array:
     condition = joint.condition(channels, tokens)
     asked = jnp.broadcast_to(~condition.channels, channels.shape)
-    if latent <= EXACT_TRACE_LIMIT:
-        probes = exact_probes(asked, latent)
-    else:
-        probes = hutchinson_probes(rng_key, asked, HUTCHINSON_PROBES)
     network = nnx.merge(joint.graph, joint.parameters)
 
     def prediction(noised: Array, level: Array) -> Array:
         return joint.process.output(network, condition, noised, level).prediction
 
-    levels = np.geomspace(joint.process.lowest, joint.process.highest, DENSITY_LEVELS).astype(np.float32)
-    standardised = log_density(prediction, condition.values, asked, levels, probes)
+    def levels(count: int) -> np.ndarray:
+        return np.geomspace(joint.process.lowest, joint.process.highest, count).astype(np.float32)
+
+    if latent <= EXACT_TRACE_LIMIT:
+        standardised = log_density(prediction, condition.values, asked, levels(DENSITY_LEVELS), latent)
+    else:
+        probes = hutchinson_probes(rng_key, asked, HUTCHINSON_PROBES)
+        standardised = estimated_log_density(prediction, condition.values, asked, levels(HUTCHINSON_LEVELS), probes)
     return standardised + jnp.where(asked, joint.standardisation.log_derivative(channels), 0.0).sum(-1)
 
 

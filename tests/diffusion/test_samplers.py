@@ -1,12 +1,10 @@
-"""The sampler and the density, fed denoisers that are known in closed form."""
+"""The samplers, fed denoisers that are known in closed form."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import multivariate_normal, norm
 
-from simformer_ppl.diffusion.density import exact_probes, hutchinson_probes, log_density
 from simformer_ppl.diffusion.loss import denoising_loss
 from simformer_ppl.diffusion.process import EDM, PROCESSES, Condition, denoiser
 from simformer_ppl.diffusion.samplers import adams, dpm_solver, euler, euler_maruyama, heun
@@ -85,34 +83,6 @@ def test_more_steps_come_closer_to_the_converged_draws(steps):
 
     converged = draw(400)
     assert jnp.abs(draw(2 * steps) - converged).mean() < jnp.abs(draw(steps) - converged).mean()
-
-
-def test_density_of_a_gaussian():
-    points = jax.random.multivariate_normal(jax.random.key(2), MEAN, COVARIANCE, (50,))
-    latent = jnp.ones((50, 2), bool)
-    levels = np.geomspace(2e-3, 20.0, 64)
-    got = log_density(prediction_of(gaussian_denoiser), points, latent, levels, exact_probes(latent, 2))
-    expected = multivariate_normal(np.asarray(MEAN), np.asarray(COVARIANCE)).logpdf(np.asarray(points))
-    np.testing.assert_allclose(got, expected, atol=0.02)
-
-
-def test_density_integrates_to_one_on_a_mixture():
-    grid = jnp.linspace(-2.0, 2.0, 1_001)[:, None]
-    latent = jnp.ones(grid.shape, bool)
-    levels = np.geomspace(2e-3, 20.0, 64)
-    density = jnp.exp(log_density(prediction_of(mixture_denoiser), grid, latent, levels, exact_probes(latent, 1)))
-    assert abs(float(jnp.trapezoid(density, grid[:, 0])) - 1) < 0.02
-    expected = 0.3 * norm(-1, 0.1).pdf(grid[:, 0]) + 0.7 * norm(1, 0.1).pdf(grid[:, 0])
-    assert float(jnp.trapezoid(jnp.abs(density - expected), grid[:, 0])) < 0.05
-
-
-def test_probes_resolve_the_identity_on_latent_channels():
-    latent = jnp.array([[True, False, True], [True, True, True]])
-    exact = exact_probes(latent, 3)
-    np.testing.assert_allclose(jnp.einsum("pbi,pbj->bij", exact, exact), jax.vmap(jnp.diag)(latent.astype(float)))
-    random = hutchinson_probes(jax.random.key(0), latent, 4_000)
-    second = jnp.einsum("pbi,pbj->bij", random, random)
-    np.testing.assert_allclose(second, jax.vmap(jnp.diag)(latent.astype(float)), atol=5 / np.sqrt(4_000))
 
 
 def test_loss_is_lowest_at_the_true_denoiser():
