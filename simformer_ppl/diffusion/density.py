@@ -1,5 +1,6 @@
 """Log density by the probability-flow ODE."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,6 +17,10 @@ Velocity = Callable[[Float[Array, "batch channels"], Float[Array, ""]], Float[Ar
 """``(scaled, log noise level) -> d scaled / d log noise level``."""
 
 
+EXACT = jax.lax.Precision.HIGHEST
+"""Products as exact on accelerators as elsewhere: stiff flows multiply small differences by large numbers."""
+
+
 class _State(NamedTuple):
     """What is followed from level to level.
 
@@ -23,18 +28,15 @@ class _State(NamedTuple):
     ----------
     scaled
         Values in the scaled coordinate.
-    place, speed
-        Of the latent channels at the previous level.
-    started
-        Whether there was one.
+    place, move
+        Of the latent channels at the previous level: where they were, and their speed times the gap between levels.
     expansion
         Log volume that the flow has gained.
     """
 
     scaled: Float[Array, "batch channels"]
     place: Float[Array, "batch latent"]
-    speed: Float[Array, "batch latent"]
-    started: Bool[Array, ""]
+    move: Float[Array, "batch latent"]
     expansion: Float[Array, " batch"]
 
 
@@ -53,9 +55,9 @@ def log_density(
     of variables (Chen et al. 2018, equation 8), in log s.
 
     Away from the draws the flow is stiff: values between two modes are drawn to the line that parts them, at a rate
-    that no explicit method follows, and the density there comes out too high. The trace needs the Jacobian anyway, and
-    with it the linear part of the flow is solved as such: a linearised exponential multistep method of third order
-    (Hochbruck & Ostermann 2011, *Exponential multistep methods of Adams-type*), with one evaluation a level.
+    that explicit methods follow in small steps only. The trace needs the Jacobian anyway, and with it the linear part
+    of the flow is solved as such: a linearised exponential multistep method of third order (Hochbruck & Ostermann 2011,
+    *Exponential multistep methods of Adams-type*), with one evaluation a level.
 
     Parameters
     ----------
@@ -75,28 +77,31 @@ def log_density(
     Log density in standardised space.
     """
     velocity = _velocity(prediction, latent)
-    axes = unit_vectors(latent, count)
-    gap = np.log(levels[-1] / levels[0]) / (len(levels) - 1)
-
-    def step(state: _State, log_level: Array) -> tuple[_State, None]:
-        scaled, previous, previous_speed, started, expansion = state
-        speed, push = jax.linearize(velocity, scaled, log_level)
-        along = jnp.einsum("ibc,jbc->bij", axes, jax.vmap(lambda axis: push(axis, jnp.zeros(())))(axes))
-        later = push(jnp.zeros_like(scaled), jnp.ones(()))
-        place, speed, later = (jnp.einsum("ibc,bc->bi", axes, v) for v in (scaled, speed, later))
-        jacobian, speed, later = gap * along, gap * speed, gap**2 * later
-        # how far the linear part, taken here, misses the speed that the previous level had
-        missed = previous_speed - speed + later - _apply(jacobian, previous - place)
-        move = _linear_flow(jacobian, speed, later, jnp.where(started, 2 * missed, 0.0))
-        scaled = scaled + jnp.einsum("ibc,bi->bc", axes, move)
-        expansion = expansion + jnp.trace(jacobian, axis1=1, axis2=2)
-        return _State(scaled, place, speed, jnp.ones((), bool), expansion), None
-
+    gap = float(np.log(levels[-1] / levels[0])) / (len(levels) - 1)
     start = values / jnp.sqrt(1 + levels[0] ** 2)
+    axes = unit_vectors(latent, count).astype(start.dtype)
+    # along every axis, and along time
+    directions = jnp.concatenate([axes, jnp.zeros_like(start)[None]]), jnp.zeros(count + 1, start.dtype).at[-1].set(1)
+
+    def step(state: _State, at: tuple[Array, Array, Array]) -> tuple[_State, None]:
+        log_level, is_first, weight = at
+        speed, push = jax.linearize(velocity, state.scaled, log_level)
+        pushed = jax.vmap(push)(*directions)
+        jacobian = gap * jnp.einsum("ibc,jbc->bij", axes, pushed[:-1], precision=EXACT)
+        place, move, change = _pick(axes, state.scaled), gap * _pick(axes, speed), gap**2 * _pick(axes, pushed[-1])
+        # by how much the linear part, taken here, misses the speed at the previous level
+        remainder = state.move - move + change - _apply(jacobian, state.place - place)
+        flow = _linear_flow(jacobian, move, change, jnp.where(is_first, 0.0, 2 * remainder))
+        scaled = state.scaled + (axes * flow.T[..., None]).sum(0)
+        expansion = state.expansion + weight * jnp.trace(jacobian, axis1=1, axis2=2)
+        return _State(scaled, place, move, expansion), None
+
     nothing = jnp.zeros((values.shape[0], count), start.dtype)
-    state = _State(start, nothing, nothing, jnp.zeros((), bool), jnp.zeros_like(start[:, 0]))
-    # the trace vanishes at both ends, where sums of equal weights are the best of quadratures
-    state, _ = jax.lax.scan(step, state, jnp.log(jnp.asarray(levels[:-1])))
+    logs, number = jnp.log(jnp.asarray(levels[:-1], start.dtype)), np.arange(len(levels) - 1)
+    # the trapezoidal rule; the trace has vanished at the last level
+    weights = jnp.asarray(np.where(number == 0, 0.5, 1.0), start.dtype)
+    state = _State(start, nothing, nothing, jnp.zeros_like(start[:, 0]))
+    state, _ = jax.lax.scan(step, state, (logs, jnp.asarray(number == 0), weights))
     return _with_base(prediction, state.scaled, state.expansion, latent, levels)
 
 
@@ -163,14 +168,20 @@ def _linear_flow(
     ``(1 + A / 3) / (1 - 2 A / 3 + A^2 / 6)``, which is of third order and L-stable.
     """
     right = constant + linear / 2 + quadratic / 6 - _apply(jacobian, constant / 6 + linear / 6 + quadratic / 12)
-    left = jnp.eye(jacobian.shape[-1]) - 2 / 3 * jacobian + jacobian @ jacobian / 6
+    square = jnp.matmul(jacobian, jacobian, precision=EXACT)
+    left = jnp.eye(jacobian.shape[-1], dtype=jacobian.dtype) - 2 / 3 * jacobian + square / 6
     return jnp.linalg.solve(left, right[..., None])[..., 0]
 
 
 def _apply(
     matrix: Float[Array, "batch latent latent"], vector: Float[Array, "batch latent"]
 ) -> Float[Array, "batch latent"]:
-    return jnp.einsum("bij,bj->bi", matrix, vector)
+    return jnp.einsum("bij,bj->bi", matrix, vector, precision=EXACT)
+
+
+def _pick(axes: Float[Array, "latent batch channels"], vector: Float[Array, "batch channels"]) -> Array:
+    """Coordinates along unit vectors, ``[batch, latent]``; sums of one term, so exact."""
+    return (axes * vector).sum(-1).T
 
 
 def _with_base(
@@ -188,8 +199,13 @@ def _with_base(
     return base + expansion - 0.5 * jnp.log1p(levels[0] ** 2) * latent.sum(-1)
 
 
+def levels(lowest: float, highest: float, gap: float) -> Float[np.ndarray, " levels"]:
+    """Rising noise levels, evenly spaced in their logarithm by at most `gap`."""
+    return np.geomspace(lowest, highest, 1 + math.ceil(math.log(highest / lowest) / gap)).astype(np.float32)
+
+
 def unit_vectors(latent: Bool[Array, "batch channels"], count: int) -> Float[Array, "count batch channels"]:
-    """Those of the latent channels of every sequence; zero beyond its last.
+    """Unit vectors of the latent channels of every sequence; zero beyond its last.
 
     Parameters
     ----------
