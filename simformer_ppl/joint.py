@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from simformer_ppl.diffusion.density import estimated_log_density, hutchinson_probes, levels, log_density
+from simformer_ppl.diffusion.density import estimated_log_density, even_levels, hutchinson_probes, log_density
 from simformer_ppl.diffusion.process import Condition, Process, denoiser
 from simformer_ppl.diffusion.samplers import ADAMS, Sampler
 from simformer_ppl.row_counts import rows_of_program
@@ -175,9 +175,9 @@ def _log_density(joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, to
 
     ends = joint.process.lowest, joint.process.highest
     if latent <= EXACT_TRACE_LIMIT:
-        standardised = log_density(prediction, condition.values, asked, levels(*ends, DENSITY_GAP), latent)
+        standardised = log_density(prediction, condition.values, asked, even_levels(*ends, DENSITY_GAP), latent)
     else:
-        probes, grid = hutchinson_probes(rng_key, asked, HUTCHINSON_PROBES), levels(*ends, HUTCHINSON_GAP)
+        probes, grid = hutchinson_probes(rng_key, asked, HUTCHINSON_PROBES), even_levels(*ends, HUTCHINSON_GAP)
         standardised = estimated_log_density(prediction, condition.values, asked, grid, probes)
     return standardised + jnp.where(asked, joint.standardisation.log_derivative(channels), 0.0).sum(-1)
 

@@ -16,7 +16,6 @@ Prediction = Callable[[Float[Array, "batch channels"], Float[Array, " batch"]], 
 Velocity = Callable[[Float[Array, "batch channels"], Float[Array, ""]], Float[Array, "batch channels"]]
 """``(scaled, log noise level) -> d scaled / d log noise level``."""
 
-
 EXACT = jax.lax.Precision.HIGHEST
 """Products as exact on accelerators as elsewhere: stiff flows multiply small differences by large numbers."""
 
@@ -199,7 +198,7 @@ def _with_base(
     return base + expansion - 0.5 * jnp.log1p(levels[0] ** 2) * latent.sum(-1)
 
 
-def levels(lowest: float, highest: float, gap: float) -> Float[np.ndarray, " levels"]:
+def even_levels(lowest: float, highest: float, gap: float) -> Float[np.ndarray, " levels"]:
     """Rising noise levels, evenly spaced in their logarithm by at most `gap`."""
     return np.geomspace(lowest, highest, 1 + math.ceil(math.log(highest / lowest) / gap)).astype(np.float32)
 
