@@ -4,7 +4,8 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -136,13 +137,29 @@ class LearnedJoint:
         return Condition(self.standardisation.forward(channels), tokens, given, mask, bounds)
 
 
-@partial(jax.jit, static_argnames="num_steps")
+def _program(static: str) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
+    """Compile a function for one thread a call, since calls run side by side; within a traced caller, do nothing."""
+
+    def decorate(function: Callable[..., Array]) -> Callable[..., Array]:
+        compiled = jax.jit(function, static_argnames=static, compiler_options={"xla_cpu_multi_thread_eigen": False})
+
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Array:
+            traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args))
+            return (function if traced else compiled)(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+@_program("num_steps")
 def _draw(joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, tokens: Array, *, num_steps: int) -> Array:
     noise = jax.random.normal(rng_key, channels.shape)
     return _solve(joint, joint.process.sampler, jax.random.fold_in(rng_key, 1), channels, noise, tokens, num_steps)
 
 
-@partial(jax.jit, static_argnames="num_steps")
+@_program("num_steps")
 def _transport(
     joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, noise: Array, tokens: Array, *, num_steps: int
 ) -> Array:
@@ -164,7 +181,7 @@ def _solve(
     return jnp.where(condition.channels, channels, joint.standardisation.inverse(draws))
 
 
-@partial(jax.jit, static_argnames="latent")
+@_program("latent")
 def _log_density(joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, tokens: Array, *, latent: int) -> Array:
     condition = joint.condition(channels, tokens)
     asked = jnp.broadcast_to(~condition.channels, channels.shape)
