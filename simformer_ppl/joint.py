@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from simformer_ppl.diffusion.density import estimated_log_density, even_levels, hutchinson_probes, log_density
 from simformer_ppl.diffusion.process import Condition, Process, denoiser
 from simformer_ppl.diffusion.samplers import ADAMS, Sampler
+from simformer_ppl.one_thread import ONE_THREAD
 from simformer_ppl.row_counts import rows_of_program
 from simformer_ppl.tokens.attention import AttentionFunction
 from simformer_ppl.tokens.bounds import Bounds
@@ -141,7 +142,7 @@ def _program(static: str) -> Callable[[Callable[..., Array]], Callable[..., Arra
     """Compile a function for one thread a call, since calls run side by side; within a traced caller, do nothing."""
 
     def decorate(function: Callable[..., Array]) -> Callable[..., Array]:
-        compiled = jax.jit(function, static_argnames=static, compiler_options={"xla_cpu_multi_thread_eigen": False})
+        compiled = jax.jit(function, static_argnames=static, compiler_options=ONE_THREAD)
 
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> Array:

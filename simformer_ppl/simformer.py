@@ -188,7 +188,8 @@ class Simformer:
             (:func:`simformer_ppl.training.recipe.default_steps`).
         batch_size
             Examples a step, 64 by default (each noised twice, where the model's gradient is not used); split over all
-            devices that JAX sees.
+            devices that JAX sees. A CPU is one device, and trains on one core, unless
+            ``numpyro.set_host_device_count`` is called before anything else.
         learning_rate
             Peak learning rate, 1.5e-3 by default.
         validation_fraction

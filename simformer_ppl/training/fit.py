@@ -18,6 +18,7 @@ from tqdm import tqdm
 from simformer_ppl.diffusion.control_variate import ModelGradient
 from simformer_ppl.diffusion.loss import denoising_loss
 from simformer_ppl.diffusion.process import Condition, Process
+from simformer_ppl.one_thread import ONE_THREAD
 from simformer_ppl.tokens.attention import AttentionFunction
 from simformer_ppl.tokens.bounds import Bounds
 from simformer_ppl.tokens.layout import TokenLayout
@@ -130,7 +131,7 @@ class Trainer:
         average = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state.average, parameters)
         return state._replace(step=state.step + 1, parameters=parameters, average=average, optimiser=optimiser), loss
 
-    @partial(jax.jit, static_argnums=0)
+    @partial(jax.jit, static_argnums=0, compiler_options=ONE_THREAD)
     def run(
         self,
         state: TrainingState,
@@ -147,7 +148,7 @@ class Trainer:
         state, total = jax.lax.fori_loop(0, num_steps, body, (state, jnp.zeros(())))
         return jax.lax.with_sharding_constraint(state, replicated(self.batch_size)), total / num_steps
 
-    @partial(jax.jit, static_argnums=0)
+    @partial(jax.jit, static_argnums=0, compiler_options=ONE_THREAD)
     def validate(
         self, state: TrainingState, rng_key: PRNGKeyArray, data: Array
     ) -> tuple[TrainingState, Float[Array, ""]]:
