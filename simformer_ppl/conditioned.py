@@ -257,6 +257,22 @@ class ConditionedDistribution(Query):
         ------
         ValueError
             As :meth:`log_prob`, or if the conditions of a batch differ in what is missing.
+
+        Examples
+        --------
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> from simformer_ppl import Simformer
+        >>> def model(y=None):
+        ...     mu = numpyro.sample("mu", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(mu, 0.5), obs=y)
+        >>> simformer = Simformer(model).fit(jax.random.key(0), 1_000, num_steps=500, progress_bar=False)
+        >>> learned = simformer.condition(y=1.0).as_numpyro()
+        >>> def next_model():
+        ...     mu = numpyro.sample("mu", learned)
+        ...     numpyro.sample("z", dist.Poisson(jax.numpy.exp(mu)))
+        >>> traced = numpyro.handlers.trace(numpyro.handlers.seed(next_model, 0)).get_trace()
+        >>> traced["mu"]["value"].shape, traced["mu"]["fn"].log_prob(0.8).shape
+        ((), ())
         """
         self._refuse_density()
         missing = {}

@@ -13,10 +13,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from simformer_ppl.compilation import ONE_THREAD
 from simformer_ppl.diffusion.density import estimated_log_density, even_levels, hutchinson_probes, log_density
 from simformer_ppl.diffusion.process import Condition, Process, denoiser
 from simformer_ppl.diffusion.samplers import ADAMS, Sampler
-from simformer_ppl.one_thread import ONE_THREAD
 from simformer_ppl.row_counts import rows_of_program
 from simformer_ppl.tokens.attention import AttentionFunction
 from simformer_ppl.tokens.bounds import Bounds

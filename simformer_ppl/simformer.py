@@ -320,6 +320,24 @@ class Simformer:
         RuntimeWarning
             If given values lie far outside the simulations of the last fit, see
             :meth:`~simformer_ppl.ConditionedDistribution.check_given`.
+
+        Examples
+        --------
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> from simformer_ppl import Simformer, above
+        >>> def model(y=None):
+        ...     mu = numpyro.sample("mu", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(mu, 0.5), obs=y)
+        >>> simformer = Simformer(model).fit(jax.random.key(0), 1_000, num_steps=500, progress_bar=False)
+        >>> posterior = simformer.condition(y=1.0)
+        >>> positive = posterior.condition(mu=above(0.0)).sample(jax.random.key(1))
+        >>> bool((positive.posterior["mu"] > 0).all())
+        True
+        >>> sure = simformer.condition(y=1.0, prior={"mu": dist.Normal(0.0, 0.1)})
+        >>> near = posterior.condition(constraint=lambda values: -50 * values["mu"] ** 2)  # a normal of sd .1 around 0
+        >>> means = [asked.sample(jax.random.key(1)).posterior["mu"].mean() for asked in (sure, near)]
+        >>> [abs(float(mean)) < 0.2 for mean in means]
+        [True, True]
         """
         if self._joint is None:
             raise ValueError("Not fitted yet: call fit(rng_key, num_simulations) before condition.")

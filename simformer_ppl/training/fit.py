@@ -15,10 +15,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from tqdm import tqdm
 
+from simformer_ppl.compilation import ONE_THREAD
 from simformer_ppl.diffusion.control_variate import ModelGradient
 from simformer_ppl.diffusion.loss import denoising_loss
 from simformer_ppl.diffusion.process import Condition, Process
-from simformer_ppl.one_thread import ONE_THREAD
 from simformer_ppl.tokens.attention import AttentionFunction
 from simformer_ppl.tokens.bounds import Bounds
 from simformer_ppl.tokens.layout import TokenLayout
