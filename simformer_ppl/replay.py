@@ -1,6 +1,7 @@
 """Run the model, many times over: on nothing (simulations), or on drawn values (deterministic sites, replicates)."""
 
 import inspect
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +18,9 @@ from simformer_ppl.structure.tracing import elementary, is_factor
 
 FEWEST_ROWS = 32
 """Of one call of a vectorised model."""
+
+_ONE_AT_A_TIME = threading.RLock()
+"""NumPyro's handlers are one stack for all threads. What is compiled meets none, and runs side by side."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +56,10 @@ class Replay:
         Arrays with the leading axis of rows.
         """
         return _over_rows(partial(self._sites_of_rows, names=names), self._sites_of_row, rng_keys, dict(values), names)
+
+    def simulation(self, rng_key: PRNGKeyArray, names: tuple[str, ...]) -> dict[str, Array]:
+        """Values of some sites in one run of the model, which is not compiled."""
+        return self._sites_of_row(rng_key, {}, names)
 
     def inside(self, values: Mapping[str, Array], names: tuple[str, ...]) -> Bool[Array, " rows"]:
         """Whether every one of the named sites lies in its support given the other values.
@@ -115,7 +123,8 @@ class Replay:
         return {name: array for name, array in arrays.items() if array.dtype.kind in "fiu"}
 
     def _trace(self, rng_key: PRNGKeyArray, values: Mapping[str, Array]) -> dict[str, Any]:
-        return run(self.model, self.model_args, self.model_kwargs, rng_key, held=values)[0]
+        with _ONE_AT_A_TIME:
+            return run(self.model, self.model_args, self.model_kwargs, rng_key, held=values)[0]
 
     def _sites_of_row(
         self, rng_key: PRNGKeyArray, row: Mapping[str, Array], names: tuple[str, ...]

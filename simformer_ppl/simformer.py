@@ -1,6 +1,7 @@
 """Simformer: what users hold. It wires the rooms and holds no mathematics."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -141,23 +142,55 @@ class Simformer:
 
     # ------------------------------------------------------------------ training
 
-    def simulate(self, rng_key: PRNGKeyArray, num_simulations: int) -> xr.Dataset:
+    def simulate(
+        self,
+        rng_key: PRNGKeyArray,
+        num_simulations: int,
+        *,
+        executor: Executor | None = None,
+        checkpoint_dir: str | Path | None = None,
+        progress_bar: bool = True,
+    ) -> xr.Dataset:
         """Draw simulations from the model.
 
         Parameters
         ----------
         rng_key
-            Source of all simulations.
+            Source of all simulations; they are the same with any executor.
         num_simulations
             How many.
+        executor
+            Runs simulations side by side, 32 a task: of :mod:`concurrent.futures`, or Dask's ``Client.get_executor()``,
+            or mpi4py's. For slow simulators outside JAX; others are vectorised here. Processes must not be forked:
+            ``ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))``.
+        checkpoint_dir
+            Where to keep finished simulations; the same call goes on from there, if it was cut off.
+        progress_bar
+            Show how many are done, if it takes longer than a moment.
 
         Returns
         -------
-        Every token site, with the dim ``simulation`` first, then the dims of the plates.
+        Every token site, with the dim ``simulation`` first, then the dims of the plates. Simulations that raise an
+        error are left out.
+
+        Raises
+        ------
+        ValueError
+            If no simulations are asked for, more than half raise errors, or `checkpoint_dir` holds others.
+        RuntimeError
+            If the executor cannot run the model.
+
+        Warns
+        -----
+        RuntimeWarning
+            If simulations raise errors.
         """
         if num_simulations < 1:
             raise ValueError(f"num_simulations: expected at least 1, got {num_simulations}.")
-        values = simulate(self._replay, rng_key, num_simulations, tuple(self.structure.sites))
+        values = simulate(
+            self._replay, rng_key, num_simulations, tuple(self.structure.sites), executor=executor,
+            folder=checkpoint_dir, progress_bar=progress_bar,
+        )  # fmt: skip
         return mark(simulations_to_dataset(self.structure, values, self.coords, self.dims), values, self._replay)
 
     def fit(
@@ -209,7 +242,7 @@ class Simformer:
             If simulations do not fit the model, too many are not finite, or a number is out of range.
         """
         data_key, split_key, init_key, train_key = jax.random.split(rng_key, 4)
-        channels, known = self._channels(data_key, num_simulations, simulations)
+        channels, known = self._channels(data_key, num_simulations, simulations, progress_bar)
         train_set, validation_set = split(split_key, channels, validation_fraction)
         steps = default_steps(len(train_set), self.structure.num_tokens) if num_steps is None else num_steps
         batch = BATCH_SIZE if batch_size is None else batch_size
@@ -500,10 +533,12 @@ class Simformer:
 
     # ------------------------------------------------------------------ parts of the above
 
-    def _channels(self, rng_key: PRNGKeyArray, num_simulations: int, simulations: Any) -> tuple[np.ndarray, bool]:
+    def _channels(
+        self, rng_key: PRNGKeyArray, num_simulations: int, simulations: Any, progress_bar: bool
+    ) -> tuple[np.ndarray, bool]:
         """Finite simulations as channels, and whether they are known to be the model's own."""
         if simulations is None:
-            simulations = self.simulate(rng_key, num_simulations)
+            simulations = self.simulate(rng_key, num_simulations, progress_bar=progress_bar)
         values = dataset_to_arrays(self.structure, simulations)
         channels = np.asarray(jax.jit(self._layout.encode)(values))
         finite = keep_finite(channels, {n: self._layout.channel_slices[n] for n in self.structure.sites})

@@ -44,6 +44,31 @@ def fingerprint(*parts: Any) -> str:
     return digest.hexdigest()
 
 
+def claim(folder: Path, run: str) -> None:
+    """Take a folder, made if it is not there, for one run.
+
+    Parameters
+    ----------
+    folder
+        For this run alone.
+    run
+        Fingerprint of the run.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds another run.
+    """
+    label = folder / "run.txt"
+    if label.exists() and label.read_text() != run:
+        raise ValueError(
+            f"checkpoint_dir: {folder} holds another run (other simulations, key, settings or starting weights). "
+            "Expected a new folder, or the same call to go on with it."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    label.write_text(run)
+
+
 class Checkpoints:
     """The state of training in a folder, newest kept.
 
@@ -61,14 +86,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | Path, run: str):
-        label = Path(folder) / "run.txt"
-        if label.exists() and label.read_text() != run:
-            raise ValueError(
-                f"checkpoint_dir: {folder} holds another run (other simulations, key, settings or starting weights). "
-                "Expected a new folder, or the same call to go on with it."
-            )
-        label.parent.mkdir(parents=True, exist_ok=True)
-        label.write_text(run)
+        claim(Path(folder), run)
         options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True)
         self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options)
 

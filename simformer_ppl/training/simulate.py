@@ -1,23 +1,52 @@
-"""Draw simulations from a NumPyro model, and leave out those that are not finite."""
+"""Draw simulations from a NumPyro model, side by side where asked, and leave out those that fail."""
 
+import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, Future, as_completed
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, PRNGKeyArray
+from tqdm import tqdm
 
-from simformer_ppl.replay import Replay
+from simformer_ppl.replay import FEWEST_ROWS, Replay
+from simformer_ppl.training.checkpoint import claim, fingerprint
 
 CHUNK = 8_192
+TASK = FEWEST_ROWS
+"""Simulations of one task of an executor, and of one file."""
+
 LARGEST_LOSS = 0.5
 """Share of simulations that may be left out."""
 
+_BEFORE_THE_BAR = 2.0
+"""Seconds after which progress is shown."""
+
+
+class Simulations(NamedTuple):
+    """Values by site of the simulations that came to an end, and the errors of the others."""
+
+    values: dict[str, np.ndarray]
+    errors: list[str]
+
 
 def simulate(
-    replay: Replay, rng_key: PRNGKeyArray, num_simulations: int, names: tuple[str, ...]
+    replay: Replay,
+    rng_key: PRNGKeyArray,
+    num_simulations: int,
+    names: tuple[str, ...],
+    *,
+    executor: Executor | None = None,
+    folder: str | Path | None = None,
+    progress_bar: bool = False,
 ) -> dict[str, np.ndarray]:
     """Run the model many times, vectorised and in chunks.
+
+    The simulations are the same however they are run: each has a key of its own.
 
     Parameters
     ----------
@@ -29,15 +58,71 @@ def simulate(
         How many.
     names
         Sites whose values are returned.
+    executor
+        Runs chunks elsewhere; one after another here, by default.
+    folder
+        Where to keep finished chunks, and to go on from.
+    progress_bar
+        Show how many are done, if it takes longer than a moment.
 
     Returns
     -------
-    Arrays of shape ``(num_simulations, *site.shape)`` by site.
+    Arrays of shape ``(number, *site.shape)`` by site, in the order of the keys. The number is smaller where
+    simulations raise errors, which is warned of.
+
+    Raises
+    ------
+    ValueError
+        If more than half of the simulations raise errors, or `folder` holds other simulations.
+    RuntimeError
+        If the executor cannot run the model.
     """
     keys = jax.random.split(rng_key, num_simulations)
-    starts = range(0, num_simulations, CHUNK)
-    parts = [jax.device_get(replay.sites(keys[start : start + CHUNK], {}, names)) for start in starts]
-    return {name: np.concatenate([part[name] for part in parts]) for name in names}
+    implementation, numbers = str(jax.random.key_impl(keys)), np.asarray(jax.random.key_data(keys))
+    size = CHUNK if executor is None and folder is None else TASK
+    starts = range(0, num_simulations, size)
+    store = None if folder is None else _Store(Path(folder), fingerprint(numbers, names))
+    done = {start: stored for start in starts if store and (stored := store.read(start))}
+    tasks = {start: (replay, numbers[start : start + size], implementation, names) for start in starts}
+    left = {start: task for start, task in tasks.items() if start not in done}
+    bar = tqdm(
+        total=num_simulations, initial=size * len(done), desc="simulate", unit="simulation", delay=_BEFORE_THE_BAR,
+        disable=not progress_bar,
+    )  # fmt: skip
+    with bar:
+        for start, part in _run_all(left, executor):
+            done[start] = part
+            bar.update(len(tasks[start][1]))
+            if store:
+                store.write(start, part)
+            if sum(len(part.errors) for part in done.values()) > LARGEST_LOSS * num_simulations:
+                break
+    parts = [done[start] for start in starts if start in done]
+    _tell_errors([error for part in parts for error in part.errors], num_simulations)
+    return {name: np.concatenate([part.values[name] for part in parts if part.values]) for name in names}
+
+
+def run_chunk(replay: Replay, numbers: np.ndarray, implementation: str, names: tuple[str, ...]) -> Simulations:
+    """Simulate for some keys; where this raises an error, look for the simulations that do.
+
+    Parameters
+    ----------
+    replay
+        The unconditioned model.
+    numbers, implementation
+        Of the keys, as other processes can read them.
+    names
+        Sites whose values are returned.
+    """
+    keys = jax.random.wrap_key_data(jnp.asarray(numbers), impl=implementation)
+    try:
+        return Simulations(jax.device_get(replay.sites(keys, {}, names)), [])
+    except Exception:  # of a simulator that is not ours
+        if len(keys) > FEWEST_ROWS:
+            middle = len(keys) // 2
+            halves = [run_chunk(replay, part, implementation, names) for part in (numbers[:middle], numbers[middle:])]
+            return _join(halves)
+    return _join([_run_one(replay, key, names) for key in keys])
 
 
 def keep_finite(
@@ -64,10 +149,84 @@ def keep_finite(
         return keep
     culprits = {name: int((~finite[:, part].all(1)).sum()) for name, part in channel_slices.items()}
     listed = ", ".join(f"'{name}' in {count}" for name, count in culprits.items() if count)
-    message = f"{lost} of {len(keep)} simulations are NaN, infinite or at the edge of a support: site {listed}."
-    if lost > LARGEST_LOSS * len(keep):
-        raise ValueError(f"{message} Expected at most {LARGEST_LOSS:.0%}; check the model's priors.")
-    warnings.warn(
-        f"{message} They are left out: answers mean 'given a valid simulation'.", RuntimeWarning, stacklevel=3
+    _leave_out(
+        lost, len(keep), f"are NaN, infinite or at the edge of a support: site {listed}.", "check the model's priors"
     )
     return keep
+
+
+class _Store:
+    """Finished chunks of one run in a folder."""
+
+    def __init__(self, folder: Path, run: str):
+        claim(folder, run)
+        self._folder = folder
+
+    def read(self, start: int) -> Simulations | None:
+        """A chunk by its first simulation, or None."""
+        path = self._path(start)
+        if not path.exists():
+            return None
+        with np.load(path, allow_pickle=False) as file:
+            values = {name.removeprefix("site:"): file[name] for name in file.files if name.startswith("site:")}
+            return Simulations(values, file["errors"].tolist())
+
+    def write(self, start: int, part: Simulations) -> None:
+        """Save a chunk, whole or not at all."""
+        unfinished = self._path(start).with_suffix(".part.npz")
+        arrays: dict[str, Any] = {f"site:{name}": value for name, value in part.values.items()}
+        np.savez(unfinished, errors=np.array(part.errors, str), **arrays)
+        os.replace(unfinished, self._path(start))
+
+    def _path(self, start: int) -> Path:
+        return self._folder / f"simulations_{start:09d}.npz"
+
+
+def _run_all(tasks: Mapping[int, tuple], executor: Executor | None) -> Iterator[tuple[int, Simulations]]:
+    """Chunks by their first simulation, as they come to an end."""
+    if executor is None:
+        yield from ((start, run_chunk(*task)) for start, task in tasks.items())
+        return
+    futures: dict[Future, int] = {}
+    try:
+        futures |= {executor.submit(run_chunk, *task): start for start, task in tasks.items()}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except Exception as error:
+        raise RuntimeError(
+            f"executor: {type(executor).__name__} could not run the model: {error!r}. Expected one that can send it to "
+            "its workers: processes need a model from the top level of a module, and must not be forked."
+        ) from error
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _run_one(replay: Replay, rng_key: PRNGKeyArray, names: tuple[str, ...]) -> Simulations:
+    try:
+        values = jax.device_get(replay.simulation(rng_key, names))
+    except Exception as error:
+        # JAX tells the whole way to an error of a callback, which comes last
+        return Simulations({}, [(str(error).strip().splitlines() or [type(error).__name__])[-1]])
+    return Simulations({name: np.asarray(value)[None] for name, value in values.items()}, [])
+
+
+def _join(parts: list[Simulations]) -> Simulations:
+    whole = [part.values for part in parts if part.values]
+    names = whole[0] if whole else ()
+    values = {name: np.concatenate([each[name] for each in whole]) for name in names}
+    return Simulations(values, [error for part in parts for error in part.errors])
+
+
+def _tell_errors(errors: list[str], total: int) -> None:
+    if errors:
+        _leave_out(len(errors), total, f"raise an error, the first: {errors[0]}", "check the simulator")
+
+
+def _leave_out(lost: int, total: int, what: str, advice: str) -> None:
+    message = f"{lost} of {total} simulations {what}"
+    if lost > LARGEST_LOSS * total:
+        raise ValueError(f"{message} Expected at most {LARGEST_LOSS:.0%}; {advice}.")
+    warnings.warn(
+        f"{message} They are left out: answers mean 'given a valid simulation'.", RuntimeWarning, stacklevel=4
+    )

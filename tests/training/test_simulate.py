@@ -1,0 +1,107 @@
+"""Simulations elsewhere, that fail, and that are cut off."""
+
+import multiprocessing
+import threading
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from simformer_ppl import Simformer
+
+KEY = jax.random.key(3)
+
+
+def chain(y=None):
+    """At the top level of a module, where other processes find it."""
+    x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Normal(x, 0.5).expand([2]).to_event(1), obs=y)
+
+
+class Simulator:
+    """Outside JAX, and raising an error for some parameters."""
+
+    def __init__(self, fails_above):
+        self.fails_above, self.number, self._lock = fails_above, 0, threading.Lock()
+
+    def square(self, x):
+        with self._lock:
+            self.number += 1
+        if x > self.fails_above:
+            raise FloatingPointError(f"no solution for x = {x:.1f}")
+        return np.square(x, dtype=np.float32)
+
+    def model(self, y=None):
+        x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+        mean = jax.pure_callback(self.square, jax.ShapeDtypeStruct((), jnp.float32), x, vmap_method="sequential")
+        numpyro.sample("y", dist.Normal(mean, 0.1), obs=y)
+
+
+def same(one, other):
+    assert set(one.data_vars) == set(other.data_vars) and dict(one.sizes) == dict(other.sizes)
+    for name in one.data_vars:
+        np.testing.assert_allclose(one[name], other[name], rtol=1e-5, atol=1e-6)
+
+
+def test_threads_simulate_the_same():
+    simformer = Simformer(chain)
+    with ThreadPoolExecutor(2) as pool:
+        same(simformer.simulate(KEY, 100), simformer.simulate(KEY, 100, executor=pool))
+
+
+@pytest.mark.slow
+def test_processes_simulate_the_same():
+    simformer = Simformer(chain)
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        same(simformer.simulate(KEY, 100), simformer.simulate(KEY, 100, executor=pool))
+
+
+@pytest.mark.slow
+def test_what_processes_cannot_find_is_told():
+    def local(y=None):
+        numpyro.sample("y", dist.Normal(0.0, 1.0), obs=y)
+
+    simformer, message = Simformer(local), r"ProcessPoolExecutor could not run the model: .*local.*top level"
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool, pytest.raises(RuntimeError, match=message):
+        simformer.simulate(KEY, 10, executor=pool)
+
+
+@pytest.mark.parametrize("executor", [None, 2])
+def test_simulations_that_raise_errors_are_left_out(executor):
+    every, some = (Simformer(Simulator(limit).model) for limit in (np.inf, 1.5))
+    complete = every.simulate(KEY, 100)
+    with pytest.warns(RuntimeWarning, match=r"of 100 simulations raise an error, the first: .*no solution for x"):
+        if executor:
+            with ThreadPoolExecutor(executor) as pool:
+                left = some.simulate(KEY, 100, executor=pool)
+        else:
+            left = some.simulate(KEY, 100)
+    valid = complete.isel(simulation=complete["x"].values <= 1.5)
+    assert 80 < valid.sizes["simulation"] < 100
+    for name in ("x", "y"):
+        np.testing.assert_allclose(left[name], valid[name], rtol=1e-5)
+
+
+def test_a_simulator_that_mostly_fails_is_refused():
+    simformer = Simformer(Simulator(-0.5).model)
+    with pytest.raises(ValueError, match=r"of 100 simulations raise an error.*Expected at most 50%; check the simula"):
+        simformer.simulate(KEY, 100)
+
+
+def test_what_was_cut_off_goes_on(tmp_path):
+    simulator = Simulator(np.inf)
+    simformer = Simformer(simulator.model)
+    complete = simformer.simulate(KEY, 128, checkpoint_dir=tmp_path)
+    at_first = simulator.number
+    # what a run that was cut off leaves behind
+    for number in (32, 96):
+        (tmp_path / f"simulations_{number:09d}.npz").unlink()
+    same(complete, simformer.simulate(KEY, 128, checkpoint_dir=tmp_path))
+    assert simulator.number - at_first == at_first - 64
+    with pytest.raises(ValueError, match="holds another run"):
+        simformer.simulate(jax.random.key(4), 128, checkpoint_dir=tmp_path)
