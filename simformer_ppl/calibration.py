@@ -161,7 +161,8 @@ def read_given(
     structure
         Of the model.
     given
-        Names of sites; or bool arrays that broadcast to their shapes, by site; the data sites, if None.
+        Names of sites; or bool arrays that broadcast to their shapes, by site; the data sites, if None. Covariates are
+        always given.
 
     Raises
     ------
@@ -170,7 +171,8 @@ def read_given(
     """
     if given is None:
         given = [name for name, site in structure.sites.items() if site.is_data]
-    masks = given if isinstance(given, Mapping) else dict.fromkeys(given, True)
+    covariates = {name: True for name, site in structure.sites.items() if site.is_covariate}
+    masks = covariates | dict(given if isinstance(given, Mapping) else dict.fromkeys(given, True))
     read = {}
     for name, mask in masks.items():
         if name not in structure.sites:

@@ -64,8 +64,9 @@ def to_inference_data(
 
     When anything is given, drawn parameters and partly given data sites form ``posterior``, data sites nothing is
     known of ``posterior_predictive``, given data ``observed_data`` (NaN where missing) and given parameters
-    ``constant_data``. When nothing is given: ``prior`` and ``prior_predictive``. Deterministic sites follow the drawn
-    parameters; where no parameter is drawn they join the drawn data, as `numpyro.infer.Predictive` returns them.
+    ``constant_data``. When nothing is given but covariates: ``prior`` and ``prior_predictive``. Deterministic sites
+    follow the drawn parameters; where no parameter is drawn they join the drawn data, as `numpyro.infer.Predictive`
+    returns them.
 
     Draws are independent, so cutting them into chains is a matter of form: it lets every ArviZ function apply. Draws
     of dtype bool become integers, which ArviZ's quantiles need.
@@ -142,8 +143,9 @@ def to_inference_data(
         num_chains=num_chains,
     )
     groups: dict[str, Variables] = {group: {} for group in GROUPS}
-    _place_draws(frame, groups, draws, {*given, *restricted})
-    _place_deterministics(frame, groups, deterministics or {}, conditional=bool(given or restricted))
+    known = {*(name for name in given if not find_site(structure, name).is_covariate), *restricted}
+    _place_draws(frame, groups, draws, known)
+    _place_deterministics(frame, groups, deterministics or {}, conditional=bool(known))
     _place_predictive(frame, groups, predictive or {})
     _place_given(frame, groups, given)
     for name, stat in (sample_stats or {}).items():

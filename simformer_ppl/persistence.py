@@ -111,6 +111,7 @@ def describe_structure(structure: ModelStructure) -> dict[str, Any]:
             "support": str(site.support),
             "tokens": [site.token_slice.start, site.token_slice.stop],
             "is_data": site.is_data,
+            **({"is_covariate": True} if site.is_covariate else {}),
         }
         for name, site in structure.sites.items()
     }

@@ -157,8 +157,18 @@ class Query:
         return f"[{np.min(lower):g}, {np.max(upper):g}]"
 
     @property
+    def _encoded(self) -> tuple[Float[Array, "*batch channels"], Bool[np.ndarray, "*batch tokens"]]:
+        """Channels of what is given, and which tokens that is; refuses a question without its covariates."""
+        for name, site in self.structure.sites.items():
+            if site.is_covariate and not self._is_whole(name):
+                raise ValueError(
+                    f"Site '{name}' is a covariate, which is only ever given. Expected a value for all of it."
+                )
+        return encode_given(self.joint.layout, self.given)
+
+    @property
     def _tokens(self) -> Bool[np.ndarray, "*batch tokens"]:
-        return encode_given(self.joint.layout, self.given)[1]
+        return self._encoded[1]
 
     @property
     def _latent_channels(self) -> Bool[np.ndarray, "*batch channels"]:
@@ -168,7 +178,7 @@ class Query:
         self, sample_shape: tuple[int, ...]
     ) -> tuple[Float[Array, "rows channels"], Bool[np.ndarray, "#rows tokens"]]:
         """Given channels and tokens, a row for every draw of every condition."""
-        channels, tokens = encode_given(self.joint.layout, self.given)
+        channels, tokens = self._encoded
         leading = sample_shape + self.batch_shape
         rows = jnp.broadcast_to(channels, (*leading, channels.shape[-1])).reshape(-1, channels.shape[-1])
         if tokens.ndim == 1:

@@ -27,6 +27,7 @@ from simformer_ppl.naming import check_coords
 from simformer_ppl.network import NetworkConfig
 from simformer_ppl.replay import Replay
 from simformer_ppl.structure import trace_structure
+from simformer_ppl.structure.covariates import Covariate, WithCovariates
 from simformer_ppl.tokens.attention import Attention, attention_function
 from simformer_ppl.tokens.conditions import Given
 from simformer_ppl.tokens.layout import TokenLayout
@@ -83,6 +84,10 @@ class Simformer:
         and 500 evaluations of Euler-Maruyama, the first of which finds the mean and the last of which denoises.
     network
         Size of the network.
+    covariates
+        Arguments of the model that vary between datasets, each with a NumPyro distribution or a function of a key that
+        draws them for training. They become sites that are given in every question. Where `dims` names their batch
+        axes like plates of the model, the elements of these can be exchangeable.
 
     Raises
     ------
@@ -124,9 +129,12 @@ class Simformer:
         use_density: bool = True,
         process: str = "edm",
         network: NetworkConfig | None = None,
+        covariates: Mapping[str, Covariate] | None = None,
     ):
         if process not in PROCESSES:
             raise ValueError(f"process: expected one of {sorted(PROCESSES)}, got {process!r}.")
+        if covariates:
+            model, sites = WithCovariates(model, covariates, dims or {}), sites and {*sites, *covariates}
         self.structure = trace_structure(model, model_args, model_kwargs, sites=sites, data_sites=data_sites)
         self._replay = Replay(model, tuple(model_args), dict(model_kwargs or {}))
         self.coords, self.dims = dict(coords or {}), dict(dims or {})
@@ -445,9 +453,9 @@ class Simformer:
             As of :meth:`calibrate`.
         """
         data = [name for name, site in self.structure.sites.items() if site.is_data]
-        parameters = [name for name in self.structure.sites if name not in data]
+        parameters = [name for name, site in self.structure.sites.items() if not (site.is_data or site.is_covariate)]
         patterns = {"posterior": data, "likelihood": parameters, "joint": []}
-        asked = {kind: given for kind, given in patterns.items() if len(given) < len(self.structure.sites)}
+        asked = {kind: given for kind, given in patterns.items() if len(given) < len(data) + len(parameters)}
         keys = jax.random.split(rng_key, len(asked))
         found = {
             kind: self.calibrate(key, given, num_simulations=num_simulations, num_draws=num_draws)
@@ -488,7 +496,8 @@ class Simformer:
         model, model_args, model_kwargs
             The model, as it was.
         **options
-            Options of :class:`Simformer` that cannot be stored: an `attention` that is an array or a function.
+            Options of :class:`Simformer` that cannot be stored: `covariates`, and an `attention` that is an array or a
+            function.
 
         Returns
         -------

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpyro.distributions import constraints
 
+from simformer_ppl.structure.covariates import WithCovariates
 from simformer_ppl.structure.model_structure import ModelStructure
 from simformer_ppl.structure.reading import Reading, read_densely, read_laws
 from simformer_ppl.structure.roles import observed_sites
@@ -88,7 +89,15 @@ def trace_structure(
     token_sites = _sites(trace, reading, names, blocks)
     if data_sites is None:
         data_sites = observed_sites(model, args, kwargs, trace) & set(names) or _unread(names, graph)
-    token_sites = {n: replace(site, is_data=n in set(data_sites)) for n, site in token_sites.items()}
+    drawn = model.names if isinstance(model, WithCovariates) else ()
+    for name in set(drawn) - set(token_sites):
+        raise ValueError(
+            f"covariates: {name!r} is the name of a plate of the model too. Expected a name that nothing else has."
+        )
+    token_sites = {
+        n: replace(site, is_data=n in set(data_sites) - set(drawn), is_covariate=n in drawn)
+        for n, site in token_sites.items()
+    }
     shapes = {n: token_sites[n].token_shape if n in names else trace.sites[n].shape for n in reading.nodes}
     return ModelStructure(
         sites=token_sites,

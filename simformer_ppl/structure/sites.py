@@ -46,6 +46,8 @@ class Site:
         Where the tokens stand among all tokens.
     is_elementwise
         Whether the support acts on each scalar by itself.
+    is_covariate
+        Whether it is an argument of the model that is drawn for training, and given in every question.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Site:
     token_shape: tuple[int, ...]
     token_slice: slice
     is_elementwise: bool
+    is_covariate: bool = False
 
     @property
     def num_tokens(self) -> int:

@@ -52,7 +52,8 @@ def remarks(structure: ModelStructure) -> list[str]:
 
 
 def _row(site: Site) -> tuple[str, ...]:
-    role = "data" if site.is_data else "deterministic" if site.is_deterministic else "parameter"
+    kinds = {"covariate": site.is_covariate, "data": site.is_data, "deterministic": site.is_deterministic}
+    role = next((role for role, holds in kinds.items() if holds), "parameter")
     support = describe(site.support) + ("" if site.support_is_static else " *")
     dims = ", ".join(site.dims)
     return site.name, site.distribution, str(site.shape), dims, support, role, str(site.num_tokens)

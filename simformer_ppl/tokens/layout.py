@@ -116,6 +116,12 @@ class TokenLayout:
         return np.concatenate(flags) if flags else np.zeros(0, bool)
 
     @cached_property
+    def is_covariate(self) -> Bool[np.ndarray, " tokens"]:
+        """Tokens that are given in every question."""
+        flags = [np.full(site.num_tokens, site.is_covariate) for site in self.sites.values()]
+        return np.concatenate(flags) if flags else np.zeros(0, bool)
+
+    @cached_property
     def site_of_token(self) -> Int[np.ndarray, " tokens"]:
         """The site of every token, numbered from 0."""
         return np.repeat(np.arange(len(self.sites)), [site.num_tokens for site in self.sites.values()])

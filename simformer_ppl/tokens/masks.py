@@ -46,6 +46,7 @@ def draw_conditioned(
     unit_of_token: Int[np.ndarray, " tokens"],
     site_of_token: Int[np.ndarray, " tokens"],
     questions: Questions = EVERY_QUESTION,
+    always: Bool[np.ndarray, " tokens"] | None = None,
 ) -> Bool[Array, "batch tokens"]:
     """Draw which tokens are given, afresh for every example.
 
@@ -68,11 +69,19 @@ def draw_conditioned(
         The site of every token, numbered from 0.
     questions
         The mixture.
+    always
+        Tokens that are given in every question; none by default.
 
     Returns
     -------
     True for given tokens; at least one token of every example is latent.
     """
+    if always is not None and always.any():
+        free = ~always
+        given = draw_conditioned(
+            rng_key, batch, is_data[free], _renumbered(unit_of_token[free]), _renumbered(site_of_token[free]), questions
+        )
+        return jnp.ones((batch, len(always)), bool).at[:, free].set(given)
     kind_key, rate_key, unit_key, site_key = jax.random.split(rng_key, 4)
     kind = jax.random.choice(kind_key, len(questions), (batch, 1), p=jnp.array(questions))
     rate = jax.random.uniform(rate_key, (batch, 1))
@@ -102,3 +111,8 @@ def draw_conditioned(
         units,
     )
     return given & ~given.all(-1, keepdims=True)
+
+
+def _renumbered(numbers: Int[np.ndarray, " tokens"]) -> Int[np.ndarray, " tokens"]:
+    """The same parts, numbered from 0."""
+    return np.unique(numbers, return_inverse=True)[1].ravel()

@@ -104,7 +104,13 @@ class Trainer:
         mask_key, quantum_key, noise_key = jax.random.split(rng_key, 3)
         layout = self.layout
         given = draw_conditioned(
-            mask_key, channels.shape[0], layout.is_data, layout.unit_of_token, layout.site_of_token, self.questions
+            mask_key,
+            channels.shape[0],
+            layout.is_data,
+            layout.unit_of_token,
+            layout.site_of_token,
+            self.questions,
+            layout.is_covariate,
         )
         values = self.standardisation.forward(channels)
         target = self.standardisation.forward(layout.dequantise(quantum_key, channels))
