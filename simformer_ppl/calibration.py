@@ -172,7 +172,7 @@ def read_given(
     if given is None:
         given = [name for name, site in structure.sites.items() if site.is_data]
     covariates = {name: True for name, site in structure.sites.items() if site.is_covariate}
-    masks = covariates | dict(given if isinstance(given, Mapping) else dict.fromkeys(given, True))
+    masks = dict(given if isinstance(given, Mapping) else dict.fromkeys(given, True)) | covariates
     read = {}
     for name, mask in masks.items():
         if name not in structure.sites:

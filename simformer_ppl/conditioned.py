@@ -291,6 +291,8 @@ class ConditionedDistribution(Query):
         site = self._site(name)
         if name in given.intervals or (name in given.values and isinstance(value, Interval)):
             raise ValueError(f"Site '{name}' is given twice: it is part of {self!r} already. Expected it once.")
+        if isinstance(value, Interval) and site.is_covariate:
+            raise ValueError(f"Site '{name}' is a covariate: expected values, got an interval.")
         if isinstance(value, Interval):
             return replace(given, intervals={**given.intervals, name: read_interval(site, value)})
         if isinstance(value, xr.DataArray):

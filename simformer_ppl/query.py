@@ -82,8 +82,9 @@ class Query:
         Raises
         ------
         ValueError
-            If no draw can be led into the given intervals, or to a weight under the given constraints and priors. Under
-            ``jax.jit``, where nothing can be raised, such draws are NaN, and the lowest value for discrete sites.
+            If a covariate is not given; or if no draw can be led into the given intervals, or to a weight under the
+            given constraints and priors. Under ``jax.jit``, where that cannot be raised, such draws are NaN, and the
+            lowest value for discrete sites.
         """
         values = self.draw_all(rng_key, tuple(sample_shape), num_steps)
         return {name: values[name] for name in self.latent_sites}
@@ -111,9 +112,9 @@ class Query:
         Raises
         ------
         ValueError
-            If a latent site is discrete, or deterministic without noise of its own (see
-            :class:`~simformer_ppl.structure.sites.Deterministic`); if intervals are given; or if a value is missing or
-            has the wrong shape.
+            If a covariate is not given; a latent site is discrete, or deterministic without noise of its own (see
+            :class:`~simformer_ppl.structure.sites.Deterministic`); intervals are given; or a value is missing or has
+            the wrong shape.
         """
         self._refuse_density()
         full, leading = complete_values(self.structure.sites, self.given, self.latent_sites, values)
@@ -158,13 +159,16 @@ class Query:
 
     @property
     def _encoded(self) -> tuple[Float[Array, "*batch channels"], Bool[np.ndarray, "*batch tokens"]]:
-        """Channels of what is given, and which tokens that is; refuses a question without its covariates."""
+        """Channels of what is given, and which tokens that is."""
+        self._refuse_missing_covariates()
+        return encode_given(self.joint.layout, self.given)
+
+    def _refuse_missing_covariates(self) -> None:
         for name, site in self.structure.sites.items():
             if site.is_covariate and not self._is_whole(name):
                 raise ValueError(
                     f"Site '{name}' is a covariate, which is only ever given. Expected a value for all of it."
                 )
-        return encode_given(self.joint.layout, self.given)
 
     @property
     def _tokens(self) -> Bool[np.ndarray, "*batch tokens"]:
@@ -248,6 +252,7 @@ class Query:
     # ------------------------------------------------------------------ density
 
     def _refuse_density(self) -> None:
+        self._refuse_missing_covariates()
         if self.given.intervals:
             raise ValueError(
                 f"Site '{next(iter(self.given.intervals))}' is given as an interval, which leaves the density "

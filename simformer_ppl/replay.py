@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from types import CodeType
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from simformer_ppl.structure.tracing import elementary, is_factor
 FEWEST_ROWS = 32
 """Of one call of a vectorised model."""
 
+_NUMBERS = (np.ndarray, jax.Array, int, float)
 _ONE_AT_A_TIME = threading.RLock()
 """NumPyro's handlers are one stack for all threads. What is compiled meets none, and runs side by side."""
 
@@ -56,6 +58,21 @@ class Replay:
         Arrays with the leading axis of rows.
         """
         return _over_rows(partial(self._sites_of_rows, names=names), self._sites_of_row, rng_keys, dict(values), names)
+
+    def simulations(self, rng_keys: PRNGKeyArray, names: tuple[str, ...]) -> dict[str, Array]:
+        """Values of some sites in as many runs as there are keys; of few, no more are run than asked."""
+        if len(rng_keys) > FEWEST_ROWS:
+            return self.sites(rng_keys, {}, names)
+        rows = partial(self._sites_of_rows, names=names)
+        return _over_rows(rows, self._sites_of_row, rng_keys, {}, names, padded=False)
+
+    def identity(self) -> tuple[str, list[Any]]:
+        """The model's own code, and the numbers among its arguments: equal for equal models, as far as these tell."""
+        model, laws = getattr(self.model, "model", self.model), getattr(self.model, "laws", {})
+        code = [_content(model.__code__)] if hasattr(model, "__code__") else []
+        kinds = [f"{name} {type(law).__name__}" for name, law in laws.items()]
+        leaves = jax.tree.leaves((self.model_args, dict(self.model_kwargs), laws))
+        return str(code + kinds), [leaf for leaf in leaves if isinstance(leaf, _NUMBERS)]
 
     def simulation(self, rng_key: PRNGKeyArray, names: tuple[str, ...]) -> dict[str, Array]:
         """Values of some sites in one run of the model, which is not compiled."""
@@ -118,8 +135,7 @@ class Replay:
     def array_arguments(self) -> dict[str, np.ndarray]:
         """Arguments of the model that are arrays or numbers, by name."""
         bound = inspect.signature(self.model).bind(*self.model_args, **self.model_kwargs).arguments
-        numbers = (np.ndarray, jax.Array, int, float)
-        arrays = {name: np.asarray(value) for name, value in bound.items() if isinstance(value, numbers)}
+        arrays = {name: np.asarray(value) for name, value in bound.items() if isinstance(value, _NUMBERS)}
         return {name: array for name, array in arrays.items() if array.dtype.kind in "fiu"}
 
     def _trace(self, rng_key: PRNGKeyArray, values: Mapping[str, Array]) -> dict[str, Any]:
@@ -179,12 +195,29 @@ def _most_rows() -> int:
 
 
 def _over_rows(
-    vectorised: Callable, single: Callable, keys: PRNGKeyArray, values: dict[str, Array], names: tuple[str, ...]
+    vectorised: Callable,
+    single: Callable,
+    keys: PRNGKeyArray,
+    values: dict[str, Array],
+    names: tuple[str, ...],
+    *,
+    padded: bool = True,
 ) -> Any:
     try:
-        return _in_chunks(vectorised, keys, values)
+        return _in_chunks(vectorised, keys, values) if padded else vectorised(keys, values)
     except Exception as error:
         if not asks_for_values(error):
             raise
         rows = [single(keys[i], jax.tree.map(lambda v: v[i], values), names) for i in range(len(keys))]  # noqa: B023
         return jax.tree.map(lambda *parts: jnp.stack(parts), *rows)
+
+
+def _content(code: CodeType) -> str:
+    """Instructions, names and constants of a function, those of functions within it too."""
+    return f"{code.co_code.hex()} {code.co_names} {[_constant(each) for each in code.co_consts]}"
+
+
+def _constant(value: Any) -> str:
+    if isinstance(value, CodeType):
+        return _content(value)
+    return str(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value)

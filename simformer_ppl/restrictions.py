@@ -186,6 +186,8 @@ def read_prior(structure: ModelStructure, replay: Replay, name: str, new: Any) -
     if name not in structure.sites:
         raise ValueError(f"prior: site '{name}' is unknown. Expected one of: {', '.join(structure.sites)}.")
     site = structure.sites[name]
+    if site.is_covariate:
+        raise ValueError(f"prior: site '{name}' is a covariate, which is only ever given. Expected another site.")
     if site.is_deterministic:
         raise ValueError(f"prior: site '{name}' is deterministic. Expected a sample site.")
     if not isinstance(new, dist.Distribution):

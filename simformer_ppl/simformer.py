@@ -86,8 +86,9 @@ class Simformer:
         Size of the network.
     covariates
         Arguments of the model that vary between datasets, each with a NumPyro distribution or a function of a key that
-        draws them for training. They become sites that are given in every question. Where `dims` names their batch
-        axes like plates of the model, the elements of these can be exchangeable.
+        draws them for training; they have no place in `model_args` and `model_kwargs`. They become sites that are given
+        in every question. Where `dims` names their batch axes like plates of the model, the elements of these can be
+        exchangeable.
 
     Raises
     ------
@@ -134,7 +135,8 @@ class Simformer:
         if process not in PROCESSES:
             raise ValueError(f"process: expected one of {sorted(PROCESSES)}, got {process!r}.")
         if covariates:
-            model, sites = WithCovariates(model, covariates, dims or {}), sites and {*sites, *covariates}
+            model = WithCovariates(model, covariates, dims or {})
+            sites = {*sites, *covariates} if sites and not isinstance(sites, str) else sites
         self.structure = trace_structure(model, model_args, model_kwargs, sites=sites, data_sites=data_sites)
         self._replay = Replay(model, tuple(model_args), dict(model_kwargs or {}))
         self.coords, self.dims = dict(coords or {}), dict(dims or {})
@@ -438,7 +440,8 @@ class Simformer:
         simulate_key, ask_key = jax.random.split(rng_key)
         simulated = self.simulate(simulate_key, num_simulations)
         values = {name: simulated[name].values for name in self.structure.sites}
-        finite = np.all([np.isfinite(v.reshape(num_simulations, -1)).all(1) for v in values.values()], 0)
+        count = simulated.sizes["simulation"]
+        finite = np.all([np.isfinite(value.reshape(count, -1)).all(1) for value in values.values()], 0)
         values = {name: value[finite] for name, value in values.items()}
         return calibrate(self.condition, values, masks, self.coords, ask_key, num_draws)
 
@@ -511,6 +514,9 @@ class Simformer:
         configuration = persistence.read_configuration(Path(path))
         stored = configuration["options"]
         stored["network"] = NetworkConfig(**stored["network"])
+        drawn = [name for name, site in configuration["structure"]["sites"].items() if site.get("is_covariate")]
+        if drawn and not options.get("covariates"):
+            raise ValueError(f"{path}: saved with covariates {drawn}. Expected them again: load(..., covariates=...).")
         if stored["attention"] == CUSTOM and "attention" not in options:
             raise ValueError(
                 f"{path}: saved with an attention of your own. Expected it again: load(..., attention=...)."

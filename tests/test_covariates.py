@@ -7,7 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from simformer_ppl import NetworkConfig, Simformer
+from simformer_ppl import NetworkConfig, Simformer, above
 
 N, SIGMA = 6, 0.5
 
@@ -84,6 +84,12 @@ def test_covariates_are_always_given(lines):
     assert set(idata.children) == {"prior", "prior_predictive", "constant_data"}
     np.testing.assert_allclose(idata.constant_data["x"], x, rtol=1e-6)
     assert idata.constant_data["x"].dims == ("n",)
+    with pytest.raises(ValueError, match="prior: site 'x' is a covariate"):
+        lines.condition(x=x, prior={"x": dist.Normal(0.0, 1.0).expand([N])})
+    with pytest.raises(ValueError, match="Site 'x' is a covariate: expected values, got an interval"):
+        lines.condition(x=above(0.0))
+    with pytest.raises(ValueError, match="Site 'x' is a covariate"):
+        lines.condition(y=np.zeros(N)).as_numpyro()
     posterior = lines.condition(x=x, y=np.zeros(N))
     assert repr(posterior) == "p(intercept, slope | x, y)"
     assert set(posterior.sample(jax.random.key(0), 100).children) == {"posterior", "observed_data", "constant_data"}
@@ -107,6 +113,8 @@ def test_a_corrected_posterior_of_a_design_is_exact(trained):
 
 def test_a_fitted_network_is_saved_and_loaded(lines, tmp_path):
     lines.save(tmp_path / "lines")
+    with pytest.raises(ValueError, match=r"saved with covariates \['x'\]. Expected them again"):
+        Simformer.load(tmp_path / "lines", line)
     loaded = Simformer.load(tmp_path / "lines", line, covariates=SPREAD)
     given = {"x": np.linspace(-1, 1, N), "y": np.zeros(N)}
     one, other = (s.condition(given).draw(jax.random.key(0), (5,)) for s in (lines, loaded))
@@ -144,6 +152,12 @@ def test_what_cannot_be_drawn_is_refused():
 
     with pytest.raises(ValueError, match=r"covariates: expected arguments of the model, among \['x', 'y'\], got 'z'"):
         Simformer(line, covariates={"z": dist.Normal()})
+    with pytest.raises(ValueError, match=r"covariates: 'x' is drawn\. Expected no value for it in model_kwargs"):
+        Simformer(line, model_kwargs={"x": np.zeros(N)}, covariates=SPREAD)
+    with pytest.raises(ValueError, match="data_sites: 'x' is a covariate"):
+        Simformer(line, covariates=SPREAD, data_sites=["x", "y"])
+    with pytest.raises(ValueError, match="a function of a key that returns an array"):
+        Simformer(line, covariates={"x": lambda key: {"x": key}})
     with pytest.raises(ValueError, match=r"covariates: 'n' is the name of a plate of the model too"):
         Simformer(sized, covariates={"n": dist.Normal()})
     with pytest.raises(ValueError, match="covariates: expected a NumPyro distribution or a function of a key for 'x'"):

@@ -44,13 +44,13 @@ class WithCovariates:
                 raise ValueError(
                     f"covariates: expected arguments of the model, among {list(signature.parameters)}, got {name!r}."
                 )
-            if not isinstance(drawn, dist.Distribution) and not callable(drawn):
+            if not isinstance(drawn, dist.Distribution) and (isinstance(drawn, type) or not callable(drawn)):
                 raise ValueError(
                     f"covariates: expected a NumPyro distribution or a function of a key for {name!r}, got {drawn!r}."
                 )
         self.model, self.names = model, tuple(covariates)
-        self._laws = {
-            name: drawn if isinstance(drawn, dist.Distribution) else _ByFunction(drawn, len(dims.get(name, ())))
+        self.laws = {
+            name: drawn if isinstance(drawn, dist.Distribution) else FunctionOfKey(drawn, len(dims.get(name, ())))
             for name, drawn in covariates.items()
         }
         self._plates = {name: tuple(dims.get(name, ())) for name in covariates}
@@ -59,13 +59,15 @@ class WithCovariates:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Draw the covariates, then run the model."""
+        for name in set(self.names) & set(kwargs):
+            raise ValueError(f"covariates: {name!r} is drawn. Expected no value for it in model_kwargs.")
         given = self.__signature__.bind(*args, **kwargs).arguments
         bound = inspect.signature(self.model).bind_partial()
         bound.arguments.update({**given, **{name: self._draw(name) for name in self.names}})
         return self.model(*bound.args, **bound.kwargs)
 
     def _draw(self, name: str) -> Array:
-        law = self._laws[name]
+        law = self.laws[name]
         axes = len(law.batch_shape)
         with ExitStack() as plates:
             for axis, (plate, size) in enumerate(zip(self._plates[name], law.batch_shape, strict=False)):
@@ -73,13 +75,15 @@ class WithCovariates:
             return numpyro.sample(name, law)
 
 
-class _ByFunction(dist.Distribution):
+class FunctionOfKey(dist.Distribution):
     """What a function of a key returns; of no known density, which cancels where the value is given."""
 
     pytree_aux_fields = ("_draw", "_support", "_dtype")
 
     def __init__(self, draw: Callable[[PRNGKeyArray], Array], batch_ndim: int):
         result = jax.eval_shape(draw, jax.random.key(0))
+        if not isinstance(result, jax.ShapeDtypeStruct):
+            raise ValueError(f"covariates: expected a function of a key that returns an array, got {result!r}.")
         self._draw, self._dtype = draw, result.dtype
         self._support = _support(result.dtype)
         super().__init__(result.shape[:batch_ndim], result.shape[batch_ndim:], validate_args=False)

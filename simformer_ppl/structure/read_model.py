@@ -87,16 +87,17 @@ def trace_structure(
     blocks = _blocks(trace, reading, names)
     graph = TokenGraph.of_scalars(reading.scalars, blocks)
     token_sites = _sites(trace, reading, names, blocks)
+    drawn = set(model.names) if isinstance(model, WithCovariates) else set()
+    for name in drawn & set(data_sites or ()):
+        raise ValueError(f"data_sites: {name!r} is a covariate. Expected other sites.")
     if data_sites is None:
-        data_sites = observed_sites(model, args, kwargs, trace) & set(names) or _unread(names, graph)
-    drawn = model.names if isinstance(model, WithCovariates) else ()
-    for name in set(drawn) - set(token_sites):
+        data_sites = observed_sites(model, args, kwargs, trace) & set(names) or _unread(names, graph) - drawn
+    for name in drawn - set(token_sites):
         raise ValueError(
             f"covariates: {name!r} is the name of a plate of the model too. Expected a name that nothing else has."
         )
     token_sites = {
-        n: replace(site, is_data=n in set(data_sites) - set(drawn), is_covariate=n in drawn)
-        for n, site in token_sites.items()
+        n: replace(site, is_data=n in set(data_sites), is_covariate=n in drawn) for n, site in token_sites.items()
     }
     shapes = {n: token_sites[n].token_shape if n in names else trace.sites[n].shape for n in reading.nodes}
     return ModelStructure(

@@ -1,9 +1,11 @@
 """Draw simulations from a NumPyro model, side by side where asked, and leave out those that fail."""
 
 import os
+import pickle
 import warnings
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, Future, as_completed
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +25,7 @@ TASK = FEWEST_ROWS
 LARGEST_LOSS = 0.5
 """Share of simulations that may be left out."""
 
+_PACKAGE = str(Path(__file__).parents[1])
 _BEFORE_THE_BAR = 2.0
 """Seconds after which progress is shown."""
 
@@ -81,43 +84,46 @@ def simulate(
     implementation, numbers = str(jax.random.key_impl(keys)), np.asarray(jax.random.key_data(keys))
     size = CHUNK if executor is None and folder is None else TASK
     starts = range(0, num_simulations, size)
-    store = None if folder is None else _Store(Path(folder), fingerprint(numbers, names))
+    store = None if folder is None else _Store(Path(folder), fingerprint(numbers, names, replay.identity()))
     done = {start: stored for start in starts if store and (stored := store.read(start))}
-    tasks = {start: (replay, numbers[start : start + size], implementation, names) for start in starts}
-    left = {start: task for start, task in tasks.items() if start not in done}
+    parts = {start: numbers[start : start + size] for start in starts}
+    left = {start: (part, implementation, names) for start, part in parts.items() if start not in done}
     bar = tqdm(
         total=num_simulations, initial=size * len(done), desc="simulate", unit="simulation", delay=_BEFORE_THE_BAR,
         disable=not progress_bar,
     )  # fmt: skip
     with bar:
-        for start, part in _run_all(left, executor):
+        for start, part in _run_all(replay, left, executor):
             done[start] = part
-            bar.update(len(tasks[start][1]))
+            bar.update(len(parts[start]))
             if store:
                 store.write(start, part)
             if sum(len(part.errors) for part in done.values()) > LARGEST_LOSS * num_simulations:
                 break
-    parts = [done[start] for start in starts if start in done]
-    _tell_errors([error for part in parts for error in part.errors], num_simulations)
-    return {name: np.concatenate([part.values[name] for part in parts if part.values]) for name in names}
+    whole = _join([done[start] for start in starts if start in done])
+    _tell_errors(whole.errors, num_simulations, folder)
+    return whole.values
 
 
-def run_chunk(replay: Replay, numbers: np.ndarray, implementation: str, names: tuple[str, ...]) -> Simulations:
+def run_chunk(replay: Replay | bytes, numbers: np.ndarray, implementation: str, names: tuple[str, ...]) -> Simulations:
     """Simulate for some keys; where this raises an error, look for the simulations that do.
 
     Parameters
     ----------
     replay
-        The unconditioned model.
+        The unconditioned model, or its pickle, which a process loads and compiles once.
     numbers, implementation
         Of the keys, as other processes can read them.
     names
         Sites whose values are returned.
     """
+    if isinstance(replay, bytes):
+        replay = _loaded(replay)
     keys = jax.random.wrap_key_data(jnp.asarray(numbers), impl=implementation)
     try:
-        return Simulations(jax.device_get(replay.sites(keys, {}, names)), [])
-    except Exception:  # of a simulator that is not ours
+        return Simulations(jax.device_get(replay.simulations(keys, names)), [])
+    except Exception as error:  # of a simulator that is not ours
+        _raise_if_interrupted(error)
         if len(keys) > FEWEST_ROWS:
             middle = len(keys) // 2
             halves = [run_chunk(replay, part, implementation, names) for part in (numbers[:middle], numbers[middle:])]
@@ -182,20 +188,24 @@ class _Store:
         return self._folder / f"simulations_{start:09d}.npz"
 
 
-def _run_all(tasks: Mapping[int, tuple], executor: Executor | None) -> Iterator[tuple[int, Simulations]]:
+def _run_all(
+    replay: Replay, tasks: Mapping[int, tuple], executor: Executor | None
+) -> Iterator[tuple[int, Simulations]]:
     """Chunks by their first simulation, as they come to an end."""
     if executor is None:
-        yield from ((start, run_chunk(*task)) for start, task in tasks.items())
+        yield from ((start, run_chunk(replay, *task)) for start, task in tasks.items())
         return
+    model = replay if isinstance(executor, ThreadPoolExecutor) else _pickled(replay)
     futures: dict[Future, int] = {}
     try:
-        futures |= {executor.submit(run_chunk, *task): start for start, task in tasks.items()}
+        futures |= {executor.submit(run_chunk, model, *task): start for start, task in tasks.items()}
         for future in as_completed(futures):
             yield futures[future], future.result()
     except Exception as error:
         raise RuntimeError(
             f"executor: {type(executor).__name__} could not run the model: {error!r}. Expected one that can send it to "
-            "its workers: processes need a model from the top level of a module, and must not be forked."
+            "its workers, and workers that live: processes need a model, and functions that draw covariates, from the "
+            "top level of a module, and must not be forked."
         ) from error
     finally:
         for future in futures:
@@ -206,6 +216,7 @@ def _run_one(replay: Replay, rng_key: PRNGKeyArray, names: tuple[str, ...]) -> S
     try:
         values = jax.device_get(replay.simulation(rng_key, names))
     except Exception as error:
+        _raise_if_interrupted(error)
         # JAX tells the whole way to an error of a callback, which comes last
         return Simulations({}, [(str(error).strip().splitlines() or [type(error).__name__])[-1]])
     return Simulations({name: np.asarray(value)[None] for name, value in values.items()}, [])
@@ -218,9 +229,29 @@ def _join(parts: list[Simulations]) -> Simulations:
     return Simulations(values, [error for part in parts for error in part.errors])
 
 
-def _tell_errors(errors: list[str], total: int) -> None:
+def _raise_if_interrupted(error: Exception) -> None:
+    """JAX tells of Ctrl-C in a callback as of any error there."""
+    if "KeyboardInterrupt" in str(error):
+        raise KeyboardInterrupt from error
+
+
+def _pickled(replay: Replay) -> Replay | bytes:
+    """A pickle, or the model itself where only the executor may know how to send it."""
+    try:
+        return pickle.dumps(replay)
+    except Exception:
+        return replay
+
+
+@lru_cache(maxsize=1)
+def _loaded(pickled: bytes) -> Replay:
+    return pickle.loads(pickled)
+
+
+def _tell_errors(errors: list[str], total: int, folder: str | Path | None) -> None:
     if errors:
-        _leave_out(len(errors), total, f"raise an error, the first: {errors[0]}", "check the simulator")
+        advice = "check the simulator" + ("" if folder is None else f", and empty {folder}")
+        _leave_out(len(errors), total, f"raise an error, the first: {errors[0]}.", advice)
 
 
 def _leave_out(lost: int, total: int, what: str, advice: str) -> None:
@@ -228,5 +259,7 @@ def _leave_out(lost: int, total: int, what: str, advice: str) -> None:
     if lost > LARGEST_LOSS * total:
         raise ValueError(f"{message} Expected at most {LARGEST_LOSS:.0%}; {advice}.")
     warnings.warn(
-        f"{message} They are left out: answers mean 'given a valid simulation'.", RuntimeWarning, stacklevel=4
+        f"{message} They are left out: answers mean 'given a valid simulation'.",
+        RuntimeWarning,
+        skip_file_prefixes=(_PACKAGE,),
     )

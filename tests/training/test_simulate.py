@@ -11,7 +11,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from simformer_ppl import Simformer
+from simformer_ppl import NetworkConfig, Simformer
 
 KEY = jax.random.key(3)
 
@@ -105,3 +105,38 @@ def test_what_was_cut_off_goes_on(tmp_path):
     assert simulator.number - at_first == at_first - 64
     with pytest.raises(ValueError, match="holds another run"):
         simformer.simulate(jax.random.key(4), 128, checkpoint_dir=tmp_path)
+
+    def other(y=None):
+        x = numpyro.sample("x", dist.Normal(100.0, 1.0))
+        numpyro.sample("y", dist.Normal(x, 0.1), obs=y)
+
+    with pytest.raises(ValueError, match="holds another run"):
+        Simformer(other).simulate(KEY, 128, checkpoint_dir=tmp_path)
+
+
+def test_no_more_are_run_than_asked():
+    simulator = Simulator(np.inf)
+    with ThreadPoolExecutor(1) as pool:
+        Simformer(simulator.model).simulate(KEY, 40, executor=pool)
+    # and the densities of eight, by which simulations are known again
+    assert simulator.number == 40 + 8
+
+
+def test_an_interrupt_in_a_callback_is_one():
+    class Interrupted(Simulator):
+        def square(self, x):
+            if self.number == 5:
+                raise KeyboardInterrupt
+            return super().square(x)
+
+    with pytest.raises(KeyboardInterrupt):
+        Simformer(Interrupted(np.inf).model).simulate(KEY, 40)
+
+
+def test_calibration_goes_without_what_fails():
+    simformer = Simformer(Simulator(1.5).model, network=NetworkConfig(width=8, depth=1, heads=1))
+    with pytest.warns(RuntimeWarning, match="raise an error"):
+        simformer.fit(KEY, 200, num_steps=2, progress_bar=False)
+    with pytest.warns(RuntimeWarning, match="raise an error"):
+        calibration = simformer.calibrate(KEY, num_simulations=60, num_draws=50)
+    assert 40 < calibration.num_simulations < 60
