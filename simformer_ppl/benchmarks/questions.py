@@ -148,8 +148,7 @@ def calibration(seed: int, folder: Path) -> Iterator[Row]:
         start = time.perf_counter()
         checked = simformer.calibrate(jax.random.key(seed + 1), num_simulations=1_000)
         seconds = round(time.perf_counter() - start, 1)
-        band = az.plot_ecdf_pit(checked.pit, method="envelope", envelope_prob=0.95)
-        band.savefig(folder / f"calibration_{name}.png")
+        az.plot_ecdf_pit(checked.pit, envelope_prob=0.95).savefig(folder / f"calibration_{name}.png")
         values = {site: round(p, 4) for site, p in checked.p_values.items()}
         row = {"asked": "calibration", "model": name, "case": "posterior, 1,000 simulations", "p_values": values}
         yield row | {"deviates": list(checked.deviations), "seconds": seconds, "device": device()}
