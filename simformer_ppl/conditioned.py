@@ -217,8 +217,8 @@ class ConditionedDistribution(Query):
         -------
         As :meth:`sample`; with ``log_likelihood`` and ``log_prior``, element by element, as ``az.loo``, ``az.psense``
         and ``az.compare`` read them, and ``sample_stats["log_weight"]``, the smoothed log weight of each draw. The
-        attributes of ``sample_stats`` tell ``pareto_k`` (above .7 the weights cannot be trusted, which is warned of)
-        and ``effective_sample_size``, that of the weights.
+        attributes of ``sample_stats`` tell ``pareto_k`` (above .7 the weights cannot be trusted, which is warned of; if
+        a handful has all the weight, the largest are made equal) and ``effective_sample_size``, that of the weights.
 
         Raises
         ------

@@ -25,7 +25,7 @@ class Smoothed(NamedTuple):
     log_weight
         Logarithms, of weights that sum to one.
     pareto_k
-        Shape of their tail: above .7 they alone would not do; minus infinity where they are equal.
+        Shape of their tail: above .7 it is too heavy to be smoothed; minus infinity where they are equal.
     effective_sample_size
         How many equally weighted draws they are worth.
     """
@@ -36,7 +36,11 @@ class Smoothed(NamedTuple):
 
 
 def pareto_smooth(log_weight: Float[np.ndarray, " draws"]) -> Smoothed:
-    """Smooth the tail of importance weights.
+    """Smooth the tail of importance weights; cut it, where it is too heavy.
+
+    With a k-hat above .7 the weights may have no variance, and a handful of draws all the weight. Where n weights are
+    worth fewer draws than the root of n, so many of the largest are made equal (Koblents & Míguez 2015, *Statistics and
+    Computing* 25): the bulk is weighted right, and the tail too little.
 
     Parameters
     ----------
@@ -62,8 +66,17 @@ def pareto_smooth(log_weight: Float[np.ndarray, " draws"]) -> Smoothed:
         # the library takes what LOO has: the negative of log weights
         tail, k = array_stats.psislw(-log_weight[weighted])
         # where a few draws have all the weight, there is no tail to fit
-        smoothed[weighted], pareto_k = tail - np.logaddexp.reduce(tail), np.inf if np.isnan(k) else float(k)
-    return Smoothed(smoothed, pareto_k, float(np.exp(-np.logaddexp.reduce(2 * smoothed[weighted]))))
+        pareto_k = np.inf if np.isnan(k) else float(k)
+        largest = int(weighted.sum() ** 0.5)
+        if pareto_k > UNRELIABLE and _effective(tail) < largest:
+            tail = np.minimum(log_weight[weighted], np.partition(log_weight[weighted], -largest)[-largest])
+        smoothed[weighted] = tail - np.logaddexp.reduce(tail)
+    return Smoothed(smoothed, pareto_k, _effective(smoothed[weighted]))
+
+
+def _effective(log_weight: Float[np.ndarray, " draws"]) -> float:
+    """Kish's number of equally weighted draws."""
+    return float(np.exp(2 * np.logaddexp.reduce(log_weight) - np.logaddexp.reduce(2 * log_weight)))
 
 
 def warn_if_unreliable(label: str, pareto_k: float, meaning: str) -> None:
