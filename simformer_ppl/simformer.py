@@ -549,7 +549,7 @@ class Simformer:
     # ------------------------------------------------------------------ parts of the above
 
     def _channels(
-        self, rng_key: PRNGKeyArray, num_simulations: int, simulations: Any, progress_bar: bool
+        self, rng_key: PRNGKeyArray, num_simulations: int, simulations: Any, progress_bar: bool = False
     ) -> tuple[np.ndarray, bool]:
         """Finite simulations as channels, and whether they are known to be the model's own."""
         if simulations is None:

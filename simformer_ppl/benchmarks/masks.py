@@ -38,7 +38,7 @@ def measure_masks(kind: str, num_tokens: int, batch: int, attention: Literal["mo
     Milliseconds of either, and the share of the masks in a step: the smallest of a few runs.
     """
     simformer = Simformer(SIZED[kind](num_tokens), attention=attention)
-    channels, _ = simformer._channels(jax.random.key(0), batch, None, False)
+    channels, _ = simformer._channels(jax.random.key(0), batch, None)
     joint = simformer._initialise(jax.random.key(1), channels)
     optimiser = make_optimiser(LEARNING_RATE, STEPS_PER_REPORT)
     trainer = Trainer(
