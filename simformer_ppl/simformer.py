@@ -170,8 +170,8 @@ class Simformer:
         num_simulations
             How many.
         executor
-            Runs simulations side by side, 32 a task: of :mod:`concurrent.futures`, or Dask's ``Client.get_executor()``,
-            or mpi4py's. For slow simulators outside JAX; others are vectorised here. Processes must not be forked:
+            Runs simulations side by side, 32 a task; of :mod:`concurrent.futures`, or of its interface. For slow
+            simulators outside JAX; others are vectorised here. Processes must not be forked:
             ``ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))``.
         checkpoint_dir
             Where to keep finished simulations; the same call goes on from there, if it was cut off.

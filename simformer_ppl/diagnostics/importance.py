@@ -8,6 +8,8 @@ import numpy as np
 from arviz_stats.base import array_stats
 from jaxtyping import Float
 
+from simformer_ppl.diffusion.tempering import effective
+
 UNRELIABLE = 0.7
 """Pareto k-hat above which importance weights alone would not do (Vehtari et al. 2024)."""
 
@@ -68,15 +70,10 @@ def pareto_smooth(log_weight: Float[np.ndarray, " draws"]) -> Smoothed:
         # where a few draws have all the weight, there is no tail to fit
         pareto_k = np.inf if np.isnan(k) else float(k)
         largest = int(weighted.sum() ** 0.5)
-        if pareto_k > UNRELIABLE and _effective(tail) < largest:
+        if pareto_k > UNRELIABLE and effective(tail) < largest:
             tail = np.minimum(log_weight[weighted], np.partition(log_weight[weighted], -largest)[-largest])
         smoothed[weighted] = tail - np.logaddexp.reduce(tail)
-    return Smoothed(smoothed, pareto_k, _effective(smoothed[weighted]))
-
-
-def _effective(log_weight: Float[np.ndarray, " draws"]) -> float:
-    """Kish's number of equally weighted draws."""
-    return float(np.exp(2 * np.logaddexp.reduce(log_weight) - np.logaddexp.reduce(2 * log_weight)))
+    return Smoothed(smoothed, pareto_k, effective(smoothed))
 
 
 def warn_if_unreliable(label: str, pareto_k: float, meaning: str) -> None:

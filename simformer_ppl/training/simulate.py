@@ -217,8 +217,9 @@ def _run_one(replay: Replay, rng_key: PRNGKeyArray, names: tuple[str, ...]) -> S
         values = jax.device_get(replay.simulation(rng_key, names))
     except Exception as error:
         _raise_if_interrupted(error)
+        told = str(error).strip().splitlines() or [""]
         # JAX tells the whole way to an error of a callback, which comes last
-        return Simulations({}, [(str(error).strip().splitlines() or [type(error).__name__])[-1]])
+        return Simulations({}, [told[-1] if len(told) > 1 else f"{type(error).__name__}: {told[0]}"])
     return Simulations({name: np.asarray(value)[None] for name, value in values.items()}, [])
 
 
