@@ -34,11 +34,12 @@ from simformer_ppl.tokens.layout import TokenLayout
 from simformer_ppl.tokens.masks import EVERY_QUESTION, Questions
 from simformer_ppl.training.checkpoint import Checkpoints, fingerprint
 from simformer_ppl.training.fit import Trainer, train
+from simformer_ppl.training.left_out import keep_finite
 from simformer_ppl.training.model_gradient import model_gradient
 from simformer_ppl.training.optimiser import make_optimiser
 from simformer_ppl.training.provenance import is_own, mark
 from simformer_ppl.training.recipe import BATCH_SIZE, LEARNING_RATE, default_steps, split
-from simformer_ppl.training.simulate import keep_finite, simulate
+from simformer_ppl.training.simulate import simulate
 
 CUSTOM = "custom"
 

@@ -1,40 +1,28 @@
-"""Draw simulations from a NumPyro model, side by side where asked, and leave out those that fail."""
+"""Draw simulations from a NumPyro model, side by side where asked."""
 
-import os
 import pickle
-import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 from tqdm import tqdm
 
 from simformer_ppl.replay import FEWEST_ROWS, Replay
-from simformer_ppl.training.checkpoint import claim, fingerprint
+from simformer_ppl.training.checkpoint import fingerprint
+from simformer_ppl.training.left_out import LARGEST_LOSS, tell_errors
+from simformer_ppl.training.simulation_store import Simulations, SimulationStore
 
 CHUNK = 8_192
 TASK = FEWEST_ROWS
 """Simulations of one task of an executor, and of one file."""
 
-LARGEST_LOSS = 0.5
-"""Share of simulations that may be left out."""
-
-_PACKAGE = str(Path(__file__).parents[1])
 _BEFORE_THE_BAR = 2.0
 """Seconds after which progress is shown."""
-
-
-class Simulations(NamedTuple):
-    """Values by site of the simulations that came to an end, and the errors of the others."""
-
-    values: dict[str, np.ndarray]
-    errors: list[str]
 
 
 def simulate(
@@ -84,7 +72,7 @@ def simulate(
     implementation, numbers = str(jax.random.key_impl(keys)), np.asarray(jax.random.key_data(keys))
     size = CHUNK if executor is None and folder is None else TASK
     starts = range(0, num_simulations, size)
-    store = None if folder is None else _Store(Path(folder), fingerprint(numbers, names, replay.identity()))
+    store = None if folder is None else SimulationStore(Path(folder), fingerprint(numbers, names, replay.identity()))
     done = {start: stored for start in starts if store and (stored := store.read(start))}
     parts = {start: numbers[start : start + size] for start in starts}
     left = {start: (part, implementation, names) for start, part in parts.items() if start not in done}
@@ -101,7 +89,7 @@ def simulate(
             if sum(len(part.errors) for part in done.values()) > LARGEST_LOSS * num_simulations:
                 break
     whole = _join([done[start] for start in starts if start in done])
-    _tell_errors(whole.errors, num_simulations, folder)
+    tell_errors(whole.errors, num_simulations, folder)
     return whole.values
 
 
@@ -129,63 +117,6 @@ def run_chunk(replay: Replay | bytes, numbers: np.ndarray, implementation: str, 
             halves = [run_chunk(replay, part, implementation, names) for part in (numbers[:middle], numbers[middle:])]
             return _join(halves)
     return _join([_run_one(replay, key, names) for key in keys])
-
-
-def keep_finite(
-    channels: Float[np.ndarray, "simulations channels"], channel_slices: Mapping[str, slice]
-) -> Bool[np.ndarray, " simulations"]:
-    """Which simulations are finite everywhere; warn of the others.
-
-    Parameters
-    ----------
-    channels
-        Unconstrained values.
-    channel_slices
-        Channels of each site.
-
-    Raises
-    ------
-    ValueError
-        If more than half are not finite, naming the sites.
-    """
-    finite = np.isfinite(channels)
-    keep = finite.all(1)
-    lost = len(keep) - int(keep.sum())
-    if not lost:
-        return keep
-    culprits = {name: int((~finite[:, part].all(1)).sum()) for name, part in channel_slices.items()}
-    listed = ", ".join(f"'{name}' in {count}" for name, count in culprits.items() if count)
-    _leave_out(
-        lost, len(keep), f"are NaN, infinite or at the edge of a support: site {listed}.", "check the model's priors"
-    )
-    return keep
-
-
-class _Store:
-    """Finished chunks of one run in a folder."""
-
-    def __init__(self, folder: Path, run: str):
-        claim(folder, run)
-        self._folder = folder
-
-    def read(self, start: int) -> Simulations | None:
-        """A chunk by its first simulation, or None."""
-        path = self._path(start)
-        if not path.exists():
-            return None
-        with np.load(path, allow_pickle=False) as file:
-            values = {name.removeprefix("site:"): file[name] for name in file.files if name.startswith("site:")}
-            return Simulations(values, file["errors"].tolist())
-
-    def write(self, start: int, part: Simulations) -> None:
-        """Save a chunk, whole or not at all."""
-        unfinished = self._path(start).with_suffix(".part.npz")
-        arrays: dict[str, Any] = {f"site:{name}": value for name, value in part.values.items()}
-        np.savez(unfinished, errors=np.array(part.errors, str), **arrays)
-        os.replace(unfinished, self._path(start))
-
-    def _path(self, start: int) -> Path:
-        return self._folder / f"simulations_{start:09d}.npz"
 
 
 def _run_all(
@@ -247,20 +178,3 @@ def _pickled(replay: Replay) -> Replay | bytes:
 @lru_cache(maxsize=1)
 def _loaded(pickled: bytes) -> Replay:
     return pickle.loads(pickled)
-
-
-def _tell_errors(errors: list[str], total: int, folder: str | Path | None) -> None:
-    if errors:
-        advice = "check the simulator" + ("" if folder is None else f", and empty {folder}")
-        _leave_out(len(errors), total, f"raise an error, the first: {errors[0]}.", advice)
-
-
-def _leave_out(lost: int, total: int, what: str, advice: str) -> None:
-    message = f"{lost} of {total} simulations {what}"
-    if lost > LARGEST_LOSS * total:
-        raise ValueError(f"{message} Expected at most {LARGEST_LOSS:.0%}; {advice}.")
-    warnings.warn(
-        f"{message} They are left out: answers mean 'given a valid simulation'.",
-        RuntimeWarning,
-        skip_file_prefixes=(_PACKAGE,),
-    )
