@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -151,6 +151,7 @@ class ConditionedDistribution(Query):
         num_steps: int | None = None,
         log_prob: bool = False,
         predictive: bool = False,
+        sites: Collection[str] | None = None,
     ) -> xr.DataTree:
         """Draw as an ArviZ InferenceData.
 
@@ -168,6 +169,8 @@ class ConditionedDistribution(Query):
             Add ``sample_stats["lp"]``, the log density of each draw.
         predictive
             Add replicates of the given data, from runs of the model on the draws, to ``posterior_predictive``.
+        sites
+            Those to draw, all that are not given by default; others are left out, and marginalised.
 
         Returns
         -------
@@ -180,18 +183,21 @@ class ConditionedDistribution(Query):
             If `num_samples` is not a multiple of `num_chains`, or as :meth:`draw` and :meth:`log_prob` do.
         """
         _check_chains(num_samples, num_chains)
+        asked = self.of_sites(sites)
         if log_prob:
-            self._refuse_density()
+            asked._refuse_density()
         steps = self._evaluations(num_steps)
         started = time.perf_counter()
         draw_key, replay_key = jax.random.split(rng_key)
-        values, restricted = self._draw_all(draw_key, (num_samples,), steps)
+        # the model needs all that it reads
+        drawn = self if predictive else asked
+        values, restricted = drawn._draw_all(draw_key, (num_samples,), steps)
         stats, notes = self._sample_stats(restricted, num_samples)
         if log_prob:
-            stats["lp"] = np.asarray(self.log_prob(values))
+            stats["lp"] = np.asarray(asked.log_prob(values))
         replicates = self._replicates(replay_key, values) if predictive else None
         attrs = {"sampling_time": time.perf_counter() - started, "num_steps": steps}
-        return self._lay_out(values, num_chains, attrs, stats, notes, predictive=replicates)
+        return asked._lay_out(values, num_chains, attrs, stats, notes, predictive=replicates)
 
     def importance_resample(
         self,
@@ -245,8 +251,13 @@ class ConditionedDistribution(Query):
         attrs = {"sampling_time": time.perf_counter() - started, "num_steps": self._evaluations(num_steps)}
         return self._lay_out(corrected.values, num_chains, attrs, stats, notes, predictive=replicates, log_probs=known)
 
-    def as_numpyro(self) -> LatentDistribution:
+    def as_numpyro(self, *, sites: Collection[str] | None = None) -> LatentDistribution:
         """The same as a NumPyro distribution, for use in another model's ``sample`` statement.
+
+        Parameters
+        ----------
+        sites
+            Those that it is over, all that are not given by default; others are marginalised.
 
         Returns
         -------
@@ -274,16 +285,17 @@ class ConditionedDistribution(Query):
         >>> traced["mu"]["value"].shape, traced["mu"]["fn"].log_prob(0.8).shape
         ((), ())
         """
-        self._refuse_density()
+        asked = self.of_sites(sites)
+        asked._refuse_density()
         missing = {}
-        for name in self.latent_sites:
+        for name in asked.latent_sites:
             size = math.prod(self.structure.sites[name].shape)
             given = self.given.values.get(name)
             holes = np.ones((1, size), bool) if given is None else np.isnan(given).reshape(-1, size)
             if (holes != holes[:1]).any():
                 raise ValueError(f"Site '{name}': expected the same scalars missing in every condition of the batch.")
             missing[name] = np.flatnonzero(holes[0])
-        return LatentDistribution(self, missing)
+        return LatentDistribution(asked, missing)
 
     # ------------------------------------------------------------------ what is given
 
@@ -370,10 +382,11 @@ class ConditionedDistribution(Query):
         return self.structure.sites[name].is_discrete and self._is_whole(name)
 
     def _deterministics(self, values: Mapping[str, Array]) -> dict[str, np.ndarray]:
-        at_hand = self.structure.sites.keys()
-        records = self.structure.deterministics.items()
-        wanted = [name for name, r in records if name not in at_hand and not r.is_random and r.reads <= at_hand]
-        return self._replayed(jax.random.key(0), values, values, tuple(wanted))
+        sites, records = self.structure.sites.keys(), self.structure.deterministics.items()
+        at_hand = {name for name in sites if self._is_asked(name) or self._is_whole(name)}
+        wanted = [name for name, r in records if name not in sites and not r.is_random and r.reads <= at_hand]
+        held = {name: value for name, value in values.items() if name in at_hand}
+        return self._replayed(jax.random.key(0), held, values, tuple(wanted))
 
     def _replicates(self, rng_key: PRNGKeyArray, values: Mapping[str, Array]) -> dict[str, np.ndarray]:
         held = {name: value for name, value in values.items() if not self.structure.sites[name].is_data}

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from simformer_ppl.compilation import ONE_THREAD
 from simformer_ppl.diffusion.density import estimated_log_density, even_levels, hutchinson_probes, log_density
@@ -22,6 +22,7 @@ from simformer_ppl.tokens.attention import AttentionFunction
 from simformer_ppl.tokens.bounds import Bounds
 from simformer_ppl.tokens.layout import TokenLayout
 from simformer_ppl.tokens.standardisation import Standardisation
+from simformer_ppl.tokens.states import ABSENT, GIVEN, LATENT, States, seen_mask
 
 EXACT_TRACE_LIMIT = 32
 """Latent channels up to which the density uses the exact trace."""
@@ -71,7 +72,7 @@ class LearnedJoint:
         self,
         rng_key: PRNGKeyArray,
         channels: Float[Array, "rows channels"],
-        tokens: Bool[np.ndarray, "#rows tokens"],
+        states: States,
         num_steps: int,
     ) -> Float[Array, "rows channels"]:
         """One draw for every row.
@@ -82,22 +83,22 @@ class LearnedJoint:
             Source of all draws.
         channels
             Given channels, not standardised; whatever, elsewhere.
-        tokens
-            Given tokens: one pattern, or one for every row.
+        states
+            Of the tokens: one pattern, or one for every row. Bools say which are given.
         num_steps
             Evaluations of the network.
 
         Returns
         -------
-        Channels, not standardised, the given ones as given.
+        Channels, not standardised, the given ones as given; what is left out has no meaning.
         """
-        return _in_chunks(partial(_draw, num_steps=num_steps), self, rng_key, (channels,), tokens, FEWEST_DRAWS)
+        return _in_chunks(partial(_draw, num_steps=num_steps), self, rng_key, (channels,), states, FEWEST_DRAWS)
 
     def transport(
         self,
         noise: Float[Array, "rows channels"],
         channels: Float[Array, "rows channels"],
-        tokens: Bool[np.ndarray, "#rows tokens"],
+        states: States,
         num_steps: int,
     ) -> Float[Array, "rows channels"]:
         """The draw that follows from given standard normal noise, by the deterministic sampler.
@@ -106,16 +107,16 @@ class LearnedJoint:
         ----------
         noise
             Where every row starts.
-        channels, tokens, num_steps
+        channels, states, num_steps
             As of :meth:`draw`.
         """
         solve = partial(_transport, num_steps=num_steps)
-        return _in_chunks(solve, self, jax.random.key(0), (channels, noise), tokens, FEWEST_DRAWS)
+        return _in_chunks(solve, self, jax.random.key(0), (channels, noise), states, FEWEST_DRAWS)
 
     def log_density(
-        self, rng_key: PRNGKeyArray, channels: Float[Array, "rows channels"], tokens: Bool[np.ndarray, "#rows tokens"]
+        self, rng_key: PRNGKeyArray, channels: Float[Array, "rows channels"], states: States
     ) -> Float[Array, " rows"]:
-        """Log density of the latent channels given the others, in unstandardised channels.
+        """Log density of the latent channels given the given ones, in unstandardised channels.
 
         Parameters
         ----------
@@ -123,19 +124,20 @@ class LearnedJoint:
             Draws the probes where the trace is estimated: above :data:`EXACT_TRACE_LIMIT` latent channels.
         channels
             Latent and given channels.
-        tokens
-            Given tokens: one pattern, or one for every row.
+        states
+            Of the tokens, as of :meth:`draw`.
         """
-        latent = int((~np.asarray(tokens)[:, self.layout.token_of_channel]).sum(-1).max())
-        return _in_chunks(partial(_log_density, latent=latent), self, rng_key, (channels,), tokens, FEWEST_DENSITIES)
+        latent = int((np.asarray(states)[:, self.layout.token_of_channel] == LATENT).sum(-1).max())
+        return _in_chunks(partial(_log_density, latent=latent), self, rng_key, (channels,), states, FEWEST_DENSITIES)
 
-    def condition(self, channels: Array, tokens: Array) -> Condition:
+    def condition(self, channels: Array, states: Array) -> Condition:
         """Standardised condition of a batch."""
-        tokens = jnp.asarray(tokens)
+        tokens, left_out = jnp.asarray(states) == GIVEN, jnp.asarray(states) == ABSENT
         given = tokens[:, self.layout.token_of_channel]
-        mask = self.attention(tokens, jnp.where(given, channels, 0.0))
+        mask = seen_mask(self.attention(tokens, jnp.where(given, channels, 0.0)), ~left_out)
         bounds = Bounds.of(self.layout.is_bounded, self.standardisation)
-        return Condition(self.standardisation.forward(channels), tokens, given, mask, bounds)
+        values = self.standardisation.forward(channels)
+        return Condition(values, tokens, given, mask, bounds, left_out[:, self.layout.token_of_channel])
 
 
 def _program(static: str) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
@@ -155,16 +157,16 @@ def _program(static: str) -> Callable[[Callable[..., Array]], Callable[..., Arra
 
 
 @_program("num_steps")
-def _draw(joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, tokens: Array, *, num_steps: int) -> Array:
+def _draw(joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, states: Array, *, num_steps: int) -> Array:
     noise = jax.random.normal(rng_key, channels.shape)
-    return _solve(joint, joint.process.sampler, jax.random.fold_in(rng_key, 1), channels, noise, tokens, num_steps)
+    return _solve(joint, joint.process.sampler, jax.random.fold_in(rng_key, 1), channels, noise, states, num_steps)
 
 
 @_program("num_steps")
 def _transport(
-    joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, noise: Array, tokens: Array, *, num_steps: int
+    joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, noise: Array, states: Array, *, num_steps: int
 ) -> Array:
-    return _solve(joint, ADAMS, rng_key, channels, noise, tokens, num_steps)
+    return _solve(joint, ADAMS, rng_key, channels, noise, states, num_steps)
 
 
 def _solve(
@@ -173,19 +175,19 @@ def _solve(
     rng_key: PRNGKeyArray,
     channels: Array,
     noise: Array,
-    tokens: Array,
+    states: Array,
     steps: int,
 ) -> Array:
-    condition = joint.condition(channels, tokens)
+    condition = joint.condition(channels, states)
     denoise = denoiser(joint.process, nnx.merge(joint.graph, joint.parameters), condition)
     draws = sampler.solve(rng_key, denoise, noise, joint.process.grid(sampler.num_levels(steps)))
     return jnp.where(condition.channels, channels, joint.standardisation.inverse(draws))
 
 
 @_program("latent")
-def _log_density(joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, tokens: Array, *, latent: int) -> Array:
-    condition = joint.condition(channels, tokens)
-    asked = jnp.broadcast_to(~condition.channels, channels.shape)
+def _log_density(joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, states: Array, *, latent: int) -> Array:
+    condition = joint.condition(channels, states)
+    asked = jnp.broadcast_to(condition.latent, channels.shape)
     network = nnx.merge(joint.graph, joint.parameters)
 
     def prediction(noised: Array, level: Array) -> Array:
@@ -205,19 +207,20 @@ def _in_chunks(
     joint: LearnedJoint,
     rng_key: PRNGKeyArray,
     rows: tuple[Float[Array, "rows channels"], ...],
-    tokens: Bool[np.ndarray, "#rows tokens"],
+    states: States,
     fewest: int,
 ) -> Array:
     """Map over rows in chunks of one of few sizes, so that any number of rows runs the same compiled code."""
     total = rows[0].shape[0]
     traced = any(isinstance(array, jax.core.Tracer) for array in (*rows, rng_key))
-    most = chunk_size(tokens.shape[-1])
+    most = chunk_size(states.shape[-1])
     size = max(min(total, most), 1) if traced else rows_of_program(total, fewest, most)
     count = -(-total // size)
     missing = count * size - total
     padded = [jnp.concatenate([part, jnp.broadcast_to(part[-1:], (missing, part.shape[1]))]) for part in rows]
-    shared = tokens.shape[0] == 1
-    patterns = tokens if shared else np.concatenate([tokens, np.repeat(tokens[-1:], missing, 0)])
+    states = np.asarray(states, np.int8)
+    shared = len(states) == 1
+    patterns = states if shared else np.concatenate([states, np.repeat(states[-1:], missing, 0)])
     keys = jax.random.split(rng_key, count)
 
     def chunk(index: int) -> Array:

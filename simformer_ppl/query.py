@@ -1,9 +1,10 @@
 """A question to the learned joint, answered in arrays: draws and densities of what is not given."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from simformer_ppl.replay import Replay
 from simformer_ppl.restrictions import Restrictions
 from simformer_ppl.structure import ModelStructure
 from simformer_ppl.tokens.conditions import Given, complete_values, encode_given
+from simformer_ppl.tokens.states import ABSENT, GIVEN, LATENT, States
 from simformer_ppl.weighted_draws import Restricted, restricted_draws
 
 ACCEPTANCE_DRAWS = 1024
@@ -39,12 +41,15 @@ class Query:
         The model, to be run again on draws.
     given
         What is known.
+    asked
+        Sites that are asked for; the latent scalars of others are left out, and marginalised. None asks for all.
     """
 
     structure: ModelStructure
     joint: LearnedJoint
     replay: Replay
     given: Given
+    asked: frozenset[str] | None = field(default=None, kw_only=True)
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -53,8 +58,8 @@ class Query:
 
     @property
     def latent_sites(self) -> tuple[str, ...]:
-        """Sites with at least one latent scalar, in trace order."""
-        return tuple(name for name in self.structure.sites if not self._is_whole(name))
+        """Sites that are asked for, those with at least one latent scalar, in trace order."""
+        return tuple(name for name in self.structure.sites if not self._is_whole(name) and self._is_asked(name))
 
     @property
     def observed_sites(self) -> tuple[str, ...]:
@@ -62,7 +67,12 @@ class Query:
         return tuple(name for name in self.structure.sites if name in self.given.values)
 
     def draw(
-        self, rng_key: PRNGKeyArray, sample_shape: tuple[int, ...] = (), *, num_steps: int | None = None
+        self,
+        rng_key: PRNGKeyArray,
+        sample_shape: tuple[int, ...] = (),
+        *,
+        num_steps: int | None = None,
+        sites: Collection[str] | None = None,
     ) -> dict[str, Array]:
         """Draw as arrays; works under ``jax.jit``.
 
@@ -74,6 +84,8 @@ class Query:
             Leading shape of independent draws.
         num_steps
             Evaluations of the network for a draw; the default of the process if None (20 for ``"edm"``).
+        sites
+            Those to draw, all with a latent scalar by default; others are left out.
 
         Returns
         -------
@@ -82,17 +94,37 @@ class Query:
         Raises
         ------
         ValueError
-            If a covariate is not given; or if no draw can be led into the given intervals, or to a weight under the
-            given constraints and priors. Under ``jax.jit``, where that cannot be raised, such draws are NaN, and the
-            lowest value for discrete sites.
+            If a covariate is not given, a site is unknown or given in full; or if no draw can be led into the given
+            intervals, or to a weight under the given constraints and priors. Under ``jax.jit``, where that cannot be
+            raised, such draws are NaN, and the lowest value for discrete sites.
         """
-        values = self.draw_all(rng_key, tuple(sample_shape), num_steps)
-        return {name: values[name] for name in self.latent_sites}
+        asked = self.of_sites(sites)
+        values = asked.draw_all(rng_key, tuple(sample_shape), num_steps)
+        return {name: values[name] for name in asked.latent_sites}
+
+    def of_sites(self, sites: Collection[str] | None) -> Self:
+        """The distribution of some sites, the others marginalised.
+
+        Raises
+        ------
+        ValueError
+            If there are none, or one is unknown or given in full.
+        """
+        if sites is None:
+            return self
+        names = [sites] if isinstance(sites, str) else list(sites)
+        wrong = [name for name in names if name not in self.latent_sites]
+        if wrong or not names:
+            raise ValueError(
+                f"sites: expected some of the sites that are not given, {', '.join(self.latent_sites)}; got "
+                f"{', '.join(map(repr, wrong)) or 'none'}."
+            )
+        return replace(self, asked=frozenset(names))
 
     def draw_all(
         self, rng_key: PRNGKeyArray, sample_shape: tuple[int, ...], num_steps: int | None = None
     ) -> dict[str, Array]:
-        """Draw as :meth:`draw`, but every site, given scalars as given."""
+        """Draw as :meth:`draw`, but every site, given scalars as given; what is left out has no meaning."""
         return self._draw_all(rng_key, sample_shape, self._evaluations(num_steps))[0]
 
     def log_prob(self, values: Mapping[str, ArrayLike]) -> Float[Array, "*sample_and_batch"]:
@@ -101,8 +133,9 @@ class Query:
         Parameters
         ----------
         values
-            Arrays of ``sample_shape + batch_shape + site.shape`` for every site with a latent scalar; entries that
-            are given are ignored, and so are other sites.
+            Arrays of ``sample_shape + batch_shape + site.shape`` for sites with a latent scalar; entries that are
+            given are ignored, and so are other sites. Latent sites that are not among them are left out: the density
+            is that of the others, these marginalised.
 
         Returns
         -------
@@ -113,20 +146,28 @@ class Query:
         ------
         ValueError
             If a covariate is not given; a latent site is discrete, or deterministic without noise of its own (see
-            :class:`~simformer_ppl.structure.sites.Deterministic`); intervals are given; or a value is missing or has
-            the wrong shape.
+            :class:`~simformer_ppl.structure.sites.Deterministic`); intervals are given; or no latent site has a value,
+            or one has the wrong shape.
         """
+        named = [name for name in self.latent_sites if name in values]
+        if not named:
+            raise ValueError(
+                f"{self!r}: expected values of some of the latent sites {', '.join(self.latent_sites)}, got "
+                f"{', '.join(map(repr, values)) or 'none'}."
+            )
+        return self.of_sites(named)._log_prob(values)
+
+    def _log_prob(self, values: Mapping[str, ArrayLike]) -> Float[Array, "*sample_and_batch"]:
         self._refuse_density()
         full, leading = complete_values(self.structure.sites, self.given, self.latent_sites, values)
         layout = self.joint.layout
         channels = layout.encode(full)
         rows = channels.reshape(-1, layout.num_channels)
-        tokens = np.broadcast_to(self._tokens, (*leading, self.structure.num_tokens)).reshape(
-            -1, self.structure.num_tokens
-        )
-        tokens = tokens[:1] if self._tokens.ndim == 1 else tokens
+        pattern = self._states
+        states = np.broadcast_to(pattern, (*leading, pattern.shape[-1])).reshape(-1, pattern.shape[-1])
+        states = states[:1] if pattern.ndim == 1 else states
         safe = jnp.where(jnp.isfinite(rows), rows, 0.0)
-        log_density = self.joint.log_density(jax.random.key(0), safe, tokens).reshape(leading)
+        log_density = self.joint.log_density(jax.random.key(0), safe, states).reshape(leading)
         jacobian = jnp.where(self._latent_channels, layout.log_abs_det_jacobian(full), 0.0).sum(-1)
         log_density = log_density + jacobian - self._log_acceptance()
         return jnp.where(self._supported(full, leading), log_density, -jnp.inf)
@@ -171,23 +212,33 @@ class Query:
                 )
 
     @property
-    def _tokens(self) -> Bool[np.ndarray, "*batch tokens"]:
-        return self._encoded[1]
+    def _states(self) -> States:
+        return self._with_left_out(self._encoded[1])
 
     @property
     def _latent_channels(self) -> Bool[np.ndarray, "*batch channels"]:
-        return ~self._tokens[..., self.joint.layout.token_of_channel]
+        return self._states[..., self.joint.layout.token_of_channel] == LATENT
 
-    def _rows(
-        self, sample_shape: tuple[int, ...]
-    ) -> tuple[Float[Array, "rows channels"], Bool[np.ndarray, "#rows tokens"]]:
-        """Given channels and tokens, a row for every draw of every condition."""
-        channels, tokens = self._encoded
-        leading = sample_shape + self.batch_shape
+    def _is_asked(self, name: str) -> bool:
+        return self.asked is None or name in self.asked
+
+    def _with_left_out(self, given: Bool[np.ndarray, "*batch tokens"]) -> States:
+        """States of the tokens, of which these are given."""
+        states = np.where(given, GIVEN, LATENT).astype(np.int8)
+        for name, site in self.structure.sites.items():
+            if not self._is_asked(name):
+                part = states[..., site.token_slice]
+                part[part == LATENT] = ABSENT
+        return states
+
+    def _rows(self, sample_shape: tuple[int, ...]) -> tuple[Float[Array, "rows channels"], States]:
+        """Given channels and states of the tokens, a row for every draw of every condition."""
+        channels, given = self._encoded
+        states, leading = self._with_left_out(given), sample_shape + self.batch_shape
         rows = jnp.broadcast_to(channels, (*leading, channels.shape[-1])).reshape(-1, channels.shape[-1])
-        if tokens.ndim == 1:
-            return rows, tokens[None]
-        return rows, np.broadcast_to(tokens, (*leading, tokens.shape[-1])).reshape(-1, tokens.shape[-1])
+        if states.ndim == 1:
+            return rows, states[None]
+        return rows, np.broadcast_to(states, (*leading, states.shape[-1])).reshape(-1, states.shape[-1])
 
     def _fill(self, name: str, drawn: Array, leading: tuple[int, ...]) -> Array:
         """Put what is given, to the bit, where it is given."""
@@ -205,6 +256,9 @@ class Query:
     ) -> tuple[dict[str, Array], Restricted | None]:
         """Draws of every site, given scalars as given; and how restricted ones were come by, if not traced."""
         leading, restricted = sample_shape + self.batch_shape, None
+        if self.asked is not None and self._is_restricted:
+            # weights may read what is left out
+            return replace(self, asked=None)._draw_all(rng_key, sample_shape, num_steps)
         rows, patterns = self._rows(sample_shape)
         if not self._restrictions:
             draws = self.joint.draw(rng_key, rows, patterns, num_steps)
@@ -220,7 +274,7 @@ class Query:
         return {name: self._fill(name, value, leading) for name, value in values.items()}, restricted
 
     def _restricted_traced(
-        self, rng_key: PRNGKeyArray, rows: Array, patterns: Bool[np.ndarray, "#rows tokens"], num_steps: int
+        self, rng_key: PRNGKeyArray, rows: Array, patterns: States, num_steps: int
     ) -> Float[Array, "rows channels"]:
         draw = lambda key: self.joint.draw(key, rows, patterns, num_steps)  # noqa: E731
 
@@ -238,9 +292,17 @@ class Query:
 
     @property
     def _dynamic_sites(self) -> tuple[str, ...]:
-        """Sites whose support depends on others, all of which are tokens: their draws can be checked."""
-        sites = self.structure.sites
-        return tuple(n for n, s in sites.items() if not s.support_is_static and s.support_reads <= sites.keys())
+        """Sites whose support depends on others, all of which are tokens at hand: their draws can be checked."""
+        sites = {name for name in self.structure.sites if self._is_asked(name) or self._is_whole(name)}
+        return tuple(
+            name
+            for name, site in self.structure.sites.items()
+            if not site.support_is_static and site.support_reads | {name} <= sites
+        )
+
+    @property
+    def _is_restricted(self) -> bool:
+        return bool(self.given.intervals or self.given.constraints or self.given.priors)
 
     def _evaluations(self, num_steps: int | None) -> int:
         if num_steps is None:

@@ -51,7 +51,7 @@ def denoising_loss(
     noised = target + level[:, None] * noise
     output = process.output(network, condition, noised, level)
     clean = precondition(output.prediction, noised, level)
-    latent = ~condition.channels
+    latent = condition.latent
 
     def error(target: Float[Array, "batch channels"]) -> Float[Array, ""]:
         squares = process.weight(level)[:, None] * jnp.where(latent, (clean - target) ** 2, 0.0)

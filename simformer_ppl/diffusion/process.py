@@ -37,6 +37,8 @@ class Condition(NamedTuple):
         Attention mask, row = query.
     bounds
         Edges of channels that have some.
+    left_out
+        True for channels that are neither given nor asked for; None, where there are none.
     """
 
     values: Float[Array, "batch channels"]
@@ -44,6 +46,12 @@ class Condition(NamedTuple):
     channels: Bool[Array, "batch channels"]
     mask: Bool[Array, "#batch tokens tokens"]
     bounds: Bounds | None = None
+    left_out: Bool[Array, "batch channels"] | None = None
+
+    @property
+    def latent(self) -> Bool[Array, "batch channels"]:
+        """Channels that are asked for."""
+        return ~self.channels if self.left_out is None else ~self.channels & ~self.left_out
 
 
 class Process(Protocol):
@@ -290,6 +298,8 @@ def denoiser(process: Process, network: Network, condition: Condition) -> Denois
 
     def denoise(noised: Float[Array, "batch channels"], level: Float[Array, " b"]) -> Float[Array, "batch channels"]:
         clean = precondition(process.output(network, condition, noised, level).prediction, noised, level)
+        # what is said of channels that are left out means nothing
+        clean = clean if condition.left_out is None else jnp.where(condition.left_out, 0.0, clean)
         return jnp.where(condition.channels, condition.values, clean)
 
     return denoise

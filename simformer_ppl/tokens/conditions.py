@@ -124,13 +124,14 @@ def complete_values(
     given
         What is known.
     latent
-        Sites with a latent scalar.
+        Sites with a latent scalar that is not left out.
     values
         Arrays of ``(*leading, *site.shape)`` by site; other sites are ignored.
 
     Returns
     -------
-    Arrays of ``(*leading, *site.shape)`` for every site, and the common leading shape.
+    Arrays of ``(*leading, *site.shape)`` for every site, zero where it is neither given nor latent, and the common
+    leading shape.
 
     Raises
     ------
@@ -156,8 +157,11 @@ def complete_values(
                 f"Site '{name}': leading axes {arrays[name].shape[:split]} do not broadcast with {leading}."
             ) from error
     for name, known in given.values.items():
-        arrays[name] = jnp.where(jnp.isnan(known), arrays[name], known) if name in arrays else jnp.asarray(known)
-    return {name: jnp.broadcast_to(arrays[name], leading + site.shape) for name, site in sites.items()}, leading
+        arrays[name] = jnp.where(jnp.isnan(known), arrays.get(name, 0.0), known)
+    zero = jnp.zeros(())
+    return {
+        name: jnp.broadcast_to(arrays.get(name, zero), leading + site.shape) for name, site in sites.items()
+    }, leading
 
 
 def encode_given(

@@ -1,15 +1,17 @@
-"""The training mixture of condition masks."""
+"""The training mixture of questions: which tokens are given, latent, or left out."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Int, Int8, PRNGKeyArray
+
+from simformer_ppl.tokens.states import ABSENT, GIVEN, LATENT
 
 
 class Questions(NamedTuple):
-    """How often training asks each kind of question; the shares sum to one.
+    """How often training asks each kind of question; the shares sum to one, but for the last.
 
     Attributes
     ----------
@@ -25,6 +27,8 @@ class Questions(NamedTuple):
         Some sites are given, each as a whole.
     any_units
         Some units are given, of any site.
+    left_out
+        Share of all examples in which some of the latent tokens are left out.
     """
 
     joint: float = 0.1
@@ -33,10 +37,52 @@ class Questions(NamedTuple):
     partial_data: float = 0.1
     any_sites: float = 0.15
     any_units: float = 0.25
+    left_out: float = 0.1
+
+    @property
+    def kinds(self) -> tuple[float, ...]:
+        """Shares of the kinds of question."""
+        return self[:-1]
 
 
 EVERY_QUESTION = Questions()
-POSTERIOR_ONLY = Questions(0.0, 1.0, 0.0, 0.0, 0.0, 0.0)
+POSTERIOR_ONLY = Questions(0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+def draw_states(
+    rng_key: PRNGKeyArray,
+    batch: int,
+    is_data: Bool[np.ndarray, " tokens"],
+    unit_of_token: Int[np.ndarray, " tokens"],
+    site_of_token: Int[np.ndarray, " tokens"],
+    questions: Questions = EVERY_QUESTION,
+    always: Bool[np.ndarray, " tokens"] | None = None,
+) -> Int8[Array, "batch tokens"]:
+    """Draw which tokens are given (:func:`draw_conditioned`), and which of the latent ones are left out.
+
+    In a share of the examples, sites or units of latent tokens are left out, each with a probability that is drawn
+    from U(0, 1); one latent unit at least is not.
+
+    Parameters
+    ----------
+    rng_key, batch, is_data, unit_of_token, site_of_token, questions, always
+        As of :func:`draw_conditioned`.
+    """
+    given_key, which_key, rate_key, kind_key, part_key = jax.random.split(rng_key, 5)
+    given = draw_conditioned(given_key, batch, is_data, unit_of_token, site_of_token, questions, always)
+    if not questions.left_out:
+        return jnp.where(given, GIVEN, LATENT).astype(jnp.int8)
+    by_site = jax.random.bernoulli(kind_key, 0.5, (batch, 1))
+    sites, units = jax.random.split(part_key)
+    values = jnp.where(
+        by_site,
+        jax.random.uniform(sites, (batch, int(site_of_token.max(initial=0)) + 1))[:, site_of_token],
+        jax.random.uniform(units, (batch, int(unit_of_token.max(initial=0)) + 1))[:, unit_of_token],
+    )
+    most = values.max(-1, keepdims=True, where=~given, initial=0.0)
+    left_out = ~given & (values < jax.random.uniform(rate_key, (batch, 1))) & (values < most)
+    left_out &= jax.random.bernoulli(which_key, questions.left_out, (batch, 1))
+    return jnp.select([given, left_out], [GIVEN, ABSENT], LATENT).astype(jnp.int8)
 
 
 def draw_conditioned(
@@ -83,7 +129,7 @@ def draw_conditioned(
         )
         return jnp.ones((batch, len(always)), bool).at[:, free].set(given)
     kind_key, rate_key, unit_key, site_key = jax.random.split(rng_key, 4)
-    kind = jax.random.choice(kind_key, len(questions), (batch, 1), p=jnp.array(questions))
+    kind = jax.random.choice(kind_key, len(questions.kinds), (batch, 1), p=jnp.array(questions.kinds))
     rate = jax.random.uniform(rate_key, (batch, 1))
 
     def some(

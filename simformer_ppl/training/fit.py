@@ -22,8 +22,9 @@ from simformer_ppl.diffusion.process import Condition, Process
 from simformer_ppl.tokens.attention import AttentionFunction
 from simformer_ppl.tokens.bounds import Bounds
 from simformer_ppl.tokens.layout import TokenLayout
-from simformer_ppl.tokens.masks import EVERY_QUESTION, Questions, draw_conditioned
+from simformer_ppl.tokens.masks import EVERY_QUESTION, Questions, draw_states
 from simformer_ppl.tokens.standardisation import Standardisation
+from simformer_ppl.tokens.states import ABSENT, GIVEN, seen_mask
 from simformer_ppl.training.checkpoint import Checkpoints
 
 STEPS_PER_REPORT = 50
@@ -103,7 +104,7 @@ class Trainer:
         """
         mask_key, quantum_key, noise_key = jax.random.split(rng_key, 3)
         layout = self.layout
-        given = draw_conditioned(
+        states = draw_states(
             mask_key,
             channels.shape[0],
             layout.is_data,
@@ -114,10 +115,11 @@ class Trainer:
         )
         values = self.standardisation.forward(channels)
         target = self.standardisation.forward(layout.dequantise(quantum_key, channels))
+        given, left_out = states == GIVEN, states == ABSENT
         channels_given = given[:, layout.token_of_channel]
-        mask = self.attention(given, jnp.where(channels_given, channels, 0.0))
+        mask = seen_mask(self.attention(given, jnp.where(channels_given, channels, 0.0)), ~left_out)
         bounds = Bounds.of(layout.is_bounded, self.standardisation)
-        condition = Condition(values, given, channels_given, mask, bounds)
+        condition = Condition(values, given, channels_given, mask, bounds, left_out[:, layout.token_of_channel])
         known = None if gradient is None or self.gradient is None else self.gradient._replace(values=gradient)
         return denoising_loss(noise_key, self.process, nnx.merge(self.graph, parameters), condition, target, known)
 

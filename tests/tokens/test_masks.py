@@ -4,23 +4,24 @@ import jax
 import numpy as np
 import pytest
 
-from simformer_ppl.tokens.masks import POSTERIOR_ONLY, Questions, draw_conditioned
+from simformer_ppl.tokens.masks import EVERY_QUESTION, POSTERIOR_ONLY, Questions, draw_conditioned, draw_states
+from simformer_ppl.tokens.states import ABSENT, GIVEN, LATENT
 
 IS_DATA = np.array([False, False, False, True, True])
 SITES = np.array([0, 1, 1, 2, 2])
-GIVEN = np.asarray(draw_conditioned(jax.random.key(0), 20_000, IS_DATA, np.arange(5), SITES))
+MASKS = np.asarray(draw_conditioned(jax.random.key(0), 20_000, IS_DATA, np.arange(5), SITES))
 
 
 def test_every_example_has_something_to_learn():
-    assert not GIVEN.all(1).any()
+    assert not MASKS.all(1).any()
 
 
 def test_every_pattern_is_asked():
-    assert len({tuple(row) for row in GIVEN.tolist()}) == 2**5 - 1
+    assert len({tuple(row) for row in MASKS.tolist()}) == 2**5 - 1
 
 
 def test_posterior_likelihood_and_joint_are_asked_most():
-    patterns, counts = np.unique(GIVEN, axis=0, return_counts=True)
+    patterns, counts = np.unique(MASKS, axis=0, return_counts=True)
     common = {tuple(row) for row in patterns[np.argsort(counts)[-3:]].tolist()}
     assert common == {tuple(IS_DATA), tuple(~IS_DATA), (False,) * 5}
 
@@ -32,7 +33,7 @@ def test_tokens_of_a_unit_are_given_together():
 
 
 def test_masks_differ_between_examples_of_a_batch():
-    assert len({tuple(row) for row in GIVEN[:128].tolist()}) > 10
+    assert len({tuple(row) for row in MASKS[:128].tolist()}) > 10
 
 
 def test_whole_sites_of_many_scalars_are_given():
@@ -50,7 +51,7 @@ def test_a_network_for_the_posterior_alone_is_asked_nothing_else():
 
 @pytest.mark.parametrize("kind", ["partial_data", "any_sites", "any_units"])
 def test_some_are_given_and_some_are_not(kind):
-    questions = Questions(**{name: float(name == kind) for name in Questions._fields})
+    questions = Questions(**{name: float(name == kind) for name in Questions._fields if name != "left_out"})
     is_data = np.array([False, False, True, True])
     sites = np.array([0, 0, 1, 1])
     given = np.asarray(draw_conditioned(jax.random.key(4), 10_000, is_data, np.arange(4), sites, questions))
@@ -66,6 +67,24 @@ def test_some_are_given_and_some_are_not(kind):
 def test_one_datum_is_given_whole_and_one_site_leaves_the_joint():
     one = np.array([True])
     assert not np.asarray(draw_conditioned(jax.random.key(5), 200, one, one * 0, one * 0)).any()
-    questions = Questions(0.0, 0.0, 0.0, 1.0, 0.0, 0.0)
+    questions = Questions(0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
     given = draw_conditioned(jax.random.key(6), 200, np.array([False, True]), np.arange(2), np.arange(2), questions)
     np.testing.assert_array_equal(given, np.tile([False, True], (200, 1)))
+
+
+def test_what_is_left_out_is_of_the_latent_and_never_all_of_it():
+    questions = EVERY_QUESTION._replace(left_out=1.0)
+    states = np.asarray(draw_states(jax.random.key(0), 20_000, IS_DATA, np.arange(5), SITES, questions))
+    assert (states == LATENT).any(1).all()
+    # every way to divide the tokens into three that leaves one to learn
+    assert len({tuple(row) for row in states.tolist()}) == 3**5 - 2**5
+    both_left_out = (states[:, 1:3] == ABSENT).all(1)
+    assert both_left_out.mean() > 2 * (states[:, [1, 3]] == ABSENT).all(1).mean()  # a site as a whole
+
+
+def test_as_many_examples_leave_something_out_as_are_to():
+    states = np.asarray(draw_states(jax.random.key(1), 20_000, IS_DATA, np.arange(5), SITES))
+    assert 0.03 < (states == ABSENT).any(1).mean() < 0.1
+    states = np.asarray(draw_states(jax.random.key(1), 200, IS_DATA, np.arange(5), SITES, POSTERIOR_ONLY))
+    assert set(np.unique(states)) == {LATENT, GIVEN}
+    np.testing.assert_array_equal(states == GIVEN, np.tile(IS_DATA, (200, 1)))
