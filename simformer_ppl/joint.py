@@ -40,7 +40,7 @@ HUTCHINSON_PROBES, HUTCHINSON_GAP = 16, 0.15
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["parameters", "standardisation"],
+    data_fields=["parameters", "standardisation", "coordinates"],
     meta_fields=["graph", "layout", "attention", "process"],
 )
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class LearnedJoint:
         Mask of every sequence from what is given in it.
     process
         Noise levels and preconditioning.
+    coordinates
+        Of the points of functions, from 0 to 1, where the joint is that of a sequence with some.
     """
 
     parameters: nnx.State
@@ -67,6 +69,7 @@ class LearnedJoint:
     layout: TokenLayout
     attention: AttentionFunction
     process: Process
+    coordinates: Float[Array, "1 tokens"] | None = None
 
     def draw(
         self,
@@ -137,7 +140,8 @@ class LearnedJoint:
         mask = seen_mask(self.attention(tokens, jnp.where(given, channels, 0.0)), ~left_out)
         bounds = Bounds.of(self.layout.is_bounded, self.standardisation)
         values = self.standardisation.forward(channels)
-        return Condition(values, tokens, given, mask, bounds, left_out[:, self.layout.token_of_channel])
+        left_out = left_out[:, self.layout.token_of_channel]
+        return Condition(values, tokens, given, mask, bounds, left_out, self.coordinates)
 
 
 def _program(static: str) -> Callable[[Callable[..., Array]], Callable[..., Array]]:

@@ -31,7 +31,7 @@ class LatentDistribution(dist.Distribution):
     def __init__(self, conditioned: Query, missing: dict[str, np.ndarray]):
         self._conditioned = conditioned
         self._places = tuple((name, tuple(places.tolist())) for name, places in missing.items())
-        sites = [conditioned.structure.sites[name] for name in missing]
+        sites = [conditioned.sites[name] for name in missing]
         self._whole = len(sites) == 1 and missing[sites[0].name].size == math.prod(sites[0].shape)
         event_shape = sites[0].shape if self._whole else (sum(len(places) for places in missing.values()),)
         super().__init__(conditioned.batch_shape, event_shape, validate_args=False)
@@ -49,7 +49,7 @@ class LatentDistribution(dist.Distribution):
         ValueError
             If an event whose support is not elementwise lies in the vector beside other sites.
         """
-        sites = [self._conditioned.structure.sites[name] for name in self._missing]
+        sites = [self._conditioned.sites[name] for name in self._missing]
         if self._whole:
             own = sites[0].support
             return constraints.independent(own, len(sites[0].shape) - own.event_dim)
@@ -79,7 +79,7 @@ class LatentDistribution(dist.Distribution):
             return {next(iter(self._missing)): vector}
         values, start = {}, 0
         for name, places in self._missing.items():
-            shape = self._conditioned.structure.sites[name].shape
+            shape = self._conditioned.sites[name].shape
             flat = jnp.zeros((*vector.shape[:-1], math.prod(shape)), vector.dtype)
             flat = flat.at[..., places].set(vector[..., start : start + len(places)])
             values[name] = flat.reshape(*vector.shape[:-1], *shape)
@@ -92,7 +92,7 @@ class LatentDistribution(dist.Distribution):
             return values[next(iter(self._missing))]
         parts = []
         for name, places in self._missing.items():
-            dims = len(self._conditioned.structure.sites[name].shape)
+            dims = len(self._conditioned.sites[name].shape)
             value = jnp.asarray(values[name])
             parts.append(value.reshape(*value.shape[: value.ndim - dims], -1)[..., places])
         return jnp.concatenate(parts, -1)

@@ -15,7 +15,7 @@ from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.rejection import redraw_traced, resample_traced
 from simformer_ppl.replay import Replay
 from simformer_ppl.restrictions import Restrictions
-from simformer_ppl.structure import ModelStructure
+from simformer_ppl.structure import ModelStructure, Site
 from simformer_ppl.tokens.conditions import Given, complete_values, encode_given
 from simformer_ppl.tokens.states import ABSENT, GIVEN, LATENT, States
 from simformer_ppl.weighted_draws import Restricted, restricted_draws
@@ -52,6 +52,11 @@ class Query:
     asked: frozenset[str] | None = field(default=None, kw_only=True)
 
     @property
+    def sites(self) -> Mapping[str, Site]:
+        """All token sites."""
+        return self.structure.sites
+
+    @property
     def batch_shape(self) -> tuple[int, ...]:
         """Shape of the batch of conditions."""
         return self.given.batch_shape
@@ -59,12 +64,12 @@ class Query:
     @property
     def latent_sites(self) -> tuple[str, ...]:
         """Sites that are asked for, those with at least one latent scalar, in trace order."""
-        return tuple(name for name in self.structure.sites if not self._is_whole(name) and self._is_asked(name))
+        return tuple(name for name in self.sites if not self._is_whole(name) and self._is_asked(name))
 
     @property
     def observed_sites(self) -> tuple[str, ...]:
         """Sites with at least one given scalar, in trace order."""
-        return tuple(name for name in self.structure.sites if name in self.given.values)
+        return tuple(name for name in self.sites if name in self.given.values)
 
     def draw(
         self,
@@ -159,7 +164,7 @@ class Query:
 
     def _log_prob(self, values: Mapping[str, ArrayLike]) -> Float[Array, "*sample_and_batch"]:
         self._refuse_density()
-        full, leading = complete_values(self.structure.sites, self.given, self.latent_sites, values)
+        full, leading = complete_values(self.sites, self.given, self.latent_sites, values)
         layout = self.joint.layout
         channels = layout.encode(full)
         rows = channels.reshape(-1, layout.num_channels)
@@ -205,7 +210,7 @@ class Query:
         return encode_given(self.joint.layout, self.given)
 
     def _refuse_missing_covariates(self) -> None:
-        for name, site in self.structure.sites.items():
+        for name, site in self.sites.items():
             if site.is_covariate and not self._is_whole(name):
                 raise ValueError(
                     f"Site '{name}' is a covariate, which is only ever given. Expected a value for all of it."
@@ -225,7 +230,7 @@ class Query:
     def _with_left_out(self, given: Bool[np.ndarray, "*batch tokens"]) -> States:
         """States of the tokens, of which these are given."""
         states = np.where(given, GIVEN, LATENT).astype(np.int8)
-        for name, site in self.structure.sites.items():
+        for name, site in self.sites.items():
             if not self._is_asked(name):
                 part = states[..., site.token_slice]
                 part[part == LATENT] = ABSENT
@@ -247,7 +252,7 @@ class Query:
             return drawn
         # float32 until filled: what is given for a discrete site may be missing in part
         filled = jnp.where(jnp.isnan(given), drawn, given)
-        return jnp.broadcast_to(filled, leading + self.structure.sites[name].shape).astype(drawn.dtype)
+        return jnp.broadcast_to(filled, leading + self.sites[name].shape).astype(drawn.dtype)
 
     # ------------------------------------------------------------------ draws
 
@@ -293,10 +298,10 @@ class Query:
     @property
     def _dynamic_sites(self) -> tuple[str, ...]:
         """Sites whose support depends on others, all of which are tokens at hand: their draws can be checked."""
-        sites = {name for name in self.structure.sites if self._is_asked(name) or self._is_whole(name)}
+        sites = {name for name in self.sites if self._is_asked(name) or self._is_whole(name)}
         return tuple(
             name
-            for name, site in self.structure.sites.items()
+            for name, site in self.sites.items()
             if not site.support_is_static and site.support_reads | {name} <= sites
         )
 
@@ -326,7 +331,7 @@ class Query:
                 f"{self!r}: {what} leaves the density without a known normaliser. Expected none for log_prob."
             )
         for name in self.latent_sites:
-            site = self.structure.sites[name]
+            site = self.sites[name]
             if site.is_discrete:
                 raise ValueError(f"Site '{name}' is discrete and latent: it has no density. Expected it to be given.")
             if site.is_deterministic and not self.structure.deterministics[name].has_density:
@@ -348,10 +353,10 @@ class Query:
     def _supported(self, full: Mapping[str, Array], leading: tuple[int, ...]) -> Bool[Array, "*leading"]:
         inside = jnp.ones(leading, bool)
         for name in self.latent_sites:
-            site = self.structure.sites[name]
+            site = self.sites[name]
             check = jnp.asarray(site.support(full[name]))
             inside &= check.reshape(*leading, -1).all(-1)
         if self._dynamic_sites:
-            rows = {name: value.reshape(-1, *self.structure.sites[name].shape) for name, value in full.items()}
+            rows = {name: value.reshape(-1, *self.sites[name].shape) for name, value in full.items()}
             inside &= self.replay.inside(rows, self._dynamic_sites).reshape(leading)
         return inside

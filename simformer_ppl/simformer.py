@@ -20,16 +20,17 @@ from simformer_ppl.conditioned import ConditionedDistribution
 from simformer_ppl.diagnostics.novelty import Simulated
 from simformer_ppl.diffusion.process import PROCESSES
 from simformer_ppl.given_check import COMPARED
-from simformer_ppl.initial_joint import initial_joint, relations_of
 from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.labelled_arrays import dataset_to_arrays, simulations_to_dataset
 from simformer_ppl.naming import check_coords
 from simformer_ppl.network import NetworkConfig
 from simformer_ppl.replay import Replay
+from simformer_ppl.sequences import Sequences
 from simformer_ppl.structure import trace_structure
 from simformer_ppl.structure.covariates import Covariate, WithCovariates
-from simformer_ppl.tokens.attention import Attention, attention_function
+from simformer_ppl.tokens.attention import Attention
 from simformer_ppl.tokens.conditions import Given
+from simformer_ppl.tokens.functions import read_functions
 from simformer_ppl.tokens.layout import TokenLayout
 from simformer_ppl.tokens.masks import EVERY_QUESTION, Questions
 from simformer_ppl.training.checkpoint import Checkpoints, fingerprint
@@ -85,6 +86,10 @@ class Simformer:
         and 500 evaluations of Euler-Maruyama, the first of which finds the mean and the last of which denoises.
     network
         Size of the network.
+    continuous_dims
+        Dims of the model along which sites are functions of a coordinate, with numbers in `coords`; a dict says how many
+        points of each function training sees at once (at most 24 by default, fewer where functions are many). Such
+        sites can be given and asked for at any coordinates within the range.
     covariates
         Arguments of the model that vary between datasets, each with a NumPyro distribution or a function of a key that
         draws them for training; they have no place in `model_args` and `model_kwargs`. They become sites that are given
@@ -132,6 +137,7 @@ class Simformer:
         process: str = "edm",
         network: NetworkConfig | None = None,
         covariates: Mapping[str, Covariate] | None = None,
+        continuous_dims: Collection[str] | Mapping[str, int] = (),
     ):
         if process not in PROCESSES:
             raise ValueError(f"process: expected one of {sorted(PROCESSES)}, got {process!r}.")
@@ -146,8 +152,13 @@ class Simformer:
         self.attention, self.process = attention, process
         self.history = xr.Dataset()
         self.share_exchangeable, self.use_density = share_exchangeable, use_density
-        self._layout = TokenLayout.of(self.structure, share_exchangeable=share_exchangeable)
-        self._attend = attention_function(attention, self.structure, self._layout)
+        self.continuous_dims = continuous_dims
+        functions = read_functions(self.structure, continuous_dims, self.coords, self.dims) if continuous_dims else None
+        layout = TokenLayout.of(self.structure, share_exchangeable=share_exchangeable, functions=functions)
+        self._sequences = Sequences(
+            self.structure, layout, attention, share_exchangeable, self.network_config, functions
+        )
+        self._tokens = len(self._sequences.training.layout.group_of_token)
         self._joint: LearnedJoint | None = None
         self._simulated: Simulated | None = None
 
@@ -255,7 +266,7 @@ class Simformer:
         data_key, split_key, init_key, train_key = jax.random.split(rng_key, 4)
         channels, known = self._channels(data_key, num_simulations, simulations, progress_bar)
         train_set, validation_set = split(split_key, channels, validation_fraction)
-        steps = default_steps(len(train_set), self.structure.num_tokens) if num_steps is None else num_steps
+        steps = default_steps(len(train_set), self._tokens) if num_steps is None else num_steps
         batch = BATCH_SIZE if batch_size is None else batch_size
         rate = LEARNING_RATE if learning_rate is None else learning_rate
         for name, value in {"num_steps": steps, "batch_size": batch, "learning_rate": rate}.items():
@@ -270,9 +281,8 @@ class Simformer:
             gradient = model_gradient(self._replay, self.structure, joint.layout, joint.standardisation, train_set)
         gradients = None if gradient is None else gradient.values
         trainer = Trainer(
-            joint.graph, joint.layout, joint.standardisation, joint.attention, joint.process,
-            make_optimiser(rate, steps), batch, gradient and gradient._replace(values=gradient.values[:0]),
-            self.questions,
+            self._sequences.training, joint.standardisation, joint.process, make_optimiser(rate, steps), batch,
+            gradient and gradient._replace(values=gradient.values[:0]), self.questions, self._sequences.functions,
         )  # fmt: skip
         checkpoints = None
         if checkpoint_dir is not None:
@@ -281,7 +291,16 @@ class Simformer:
             checkpoints = Checkpoints(checkpoint_dir, run)
         bar = tqdm(total=steps, desc="fit", unit="step", disable=not progress_bar)
         parameters, history = train(
-            trainer, joint.parameters, train_key, train_set, validation_set, gradients, steps, bar, checkpoints
+            trainer,
+            self._sequences.trained_on,
+            joint.parameters,
+            train_key,
+            train_set,
+            validation_set,
+            gradients,
+            steps,
+            bar,
+            checkpoints,
         )
         self._joint = replace(joint, parameters=parameters)
         self.history = _extend(self.history, history.assign_attrs(model_gradient=int(gradient is not None)))
@@ -526,8 +545,9 @@ class Simformer:
         persistence.check_structure(configuration["structure"], persistence.describe_structure(loaded.structure))
         # as they were in training: the components of the same constants are not unique
         constants = persistence.read_constants(Path(path), loaded.structure)
-        loaded._layout = replace(loaded._layout, constants=constants)
-        template = loaded._initialise(jax.random.key(0), np.zeros((1, loaded._layout.num_channels), np.float32))
+        layout = replace(loaded._sequences.layout, constants=constants)
+        loaded._sequences = replace(loaded._sequences, layout=layout, _made={})
+        template = loaded._initialise(jax.random.key(0), np.zeros((1, layout.num_channels), np.float32))
         parameters, standardisation = persistence.read_arrays(Path(path), template)
         loaded._joint = replace(template, parameters=parameters, standardisation=standardisation)
         loaded.history = persistence.read_history(Path(path))
@@ -556,14 +576,13 @@ class Simformer:
         if simulations is None:
             simulations = self.simulate(rng_key, num_simulations, progress_bar=progress_bar)
         values = dataset_to_arrays(self.structure, simulations)
-        channels = np.asarray(jax.jit(self._layout.encode)(values))
-        finite = keep_finite(channels, {n: self._layout.channel_slices[n] for n in self.structure.sites})
+        layout = self._sequences.layout
+        channels = np.asarray(jax.jit(layout.encode)(values))
+        finite = keep_finite(channels, {n: layout.channel_slices[n] for n in self.structure.sites})
         return channels[finite], is_own(simulations, values, self._replay)
 
     def _initialise(self, rng_key: PRNGKeyArray, channels: np.ndarray) -> LearnedJoint:
-        relations = relations_of(self.structure, self.attention, self.share_exchangeable)
-        process = PROCESSES[self.process]
-        return initial_joint(rng_key, channels, self._layout, self._attend, process, self.network_config, relations)
+        return self._sequences.initial_joint(rng_key, channels, PROCESSES[self.process])
 
     def _configuration(self) -> dict[str, Any]:
         return {
@@ -577,9 +596,17 @@ class Simformer:
                 "use_density": self.use_density,
                 "process": self.process,
                 "network": self.network_config._asdict(),
+                "continuous_dims": _plain(self.continuous_dims),
             },
             "structure": persistence.describe_structure(self.structure),
         }
+
+
+def _plain(names: Collection[str] | Mapping[str, int]) -> list[str] | dict[str, int]:
+    """As JSON has it."""
+    if isinstance(names, Mapping):
+        return dict(names)
+    return [names] if isinstance(names, str) else list(names)
 
 
 def _extend(old: xr.Dataset, new: xr.Dataset) -> xr.Dataset:

@@ -11,7 +11,6 @@ import pytest
 
 from simformer_ppl import Simformer
 from simformer_ppl.diffusion.process import PROCESSES
-from simformer_ppl.initial_joint import initial_joint
 from tests.conftest import SMALL, chain_model, untrained, zoo_model
 
 SHORT = {"num_steps": 50, "batch_size": 32, "progress_bar": False}
@@ -221,9 +220,7 @@ def test_an_attention_function_sees_given_values_only():
         return jnp.where(jnp.any((flat != 0) & ~conditioned), jnp.zeros((7, 7), bool), jnp.ones((7, 7), bool))
 
     simformer = Simformer(chain_model, attention=nosy)
-    joint = initial_joint(
-        jax.random.key(0), np.eye(7), simformer._layout, simformer._attend, PROCESSES["edm"], SMALL, None
-    )
+    joint = simformer._sequences.initial_joint(jax.random.key(0), np.eye(7), PROCESSES["edm"])
     condition = joint.condition(jnp.full((1, 7), 5.0), np.array([[True] + [False] * 6]))
     assert condition.mask.all()
 

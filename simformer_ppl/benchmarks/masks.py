@@ -41,9 +41,7 @@ def measure_masks(kind: str, num_tokens: int, batch: int, attention: Literal["mo
     channels, _ = simformer._channels(jax.random.key(0), batch, None)
     joint = simformer._initialise(jax.random.key(1), channels)
     optimiser = make_optimiser(LEARNING_RATE, STEPS_PER_REPORT)
-    trainer = Trainer(
-        joint.graph, joint.layout, joint.standardisation, joint.attention, joint.process, optimiser, batch
-    )
+    trainer = Trainer(simformer._sequences.training, joint.standardisation, joint.process, optimiser, batch)
     state, data = trainer.start(joint.parameters), (jnp.asarray(channels), None)
     masks = _mask_loop(joint, data[0])
     mask = _milliseconds(lambda: masks(jax.random.key(2)))

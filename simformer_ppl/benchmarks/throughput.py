@@ -18,11 +18,10 @@ from simformer_ppl.benchmarks.published_network import PublishedNetwork
 from simformer_ppl.benchmarks.runner import device
 from simformer_ppl.benchmarks.tasks.catalogue import TASKS
 from simformer_ppl.diffusion.process import PROCESSES
-from simformer_ppl.initial_joint import initial_joint, relations_of
 from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.labelled_arrays import dataset_to_arrays
+from simformer_ppl.sequences import Sequence, Sequences
 from simformer_ppl.simformer import Simformer
-from simformer_ppl.tokens.attention import attention_function
 from simformer_ppl.tokens.layout import TokenLayout
 from simformer_ppl.training.fit import Trainer
 from simformer_ppl.training.optimiser import make_optimiser
@@ -50,9 +49,9 @@ def measure_device(name: str, batches: list[int]) -> Iterator[dict[str, Any]]:
     yield {"measured": "ceiling", "gflops": round(ceiling / 1e9, 1), "device": device()}
     task = TASKS[name]
     simformer = Simformer(task.model, **task.options, use_density=False)
-    joint, channels = _before_training(simformer, max(batches))
+    sequence, joint, channels = _before_training(simformer, max(batches))
     for batch in batches:
-        flops, seconds = _our_step(joint, channels, batch)
+        flops, seconds = _our_step(sequence, joint, channels, batch)
         yield _row("simformer_ppl", name, 2 * batch, flops, seconds, ceiling, joint.parameters)
         run, weights = _published_run(simformer.structure.num_tokens, 2 * batch)
         flops = _products(jax.make_jaxpr(run)(weights, 1))
@@ -61,30 +60,20 @@ def measure_device(name: str, batches: list[int]) -> Iterator[dict[str, Any]]:
     yield _time_draws(simformer, name)
 
 
-def _before_training(simformer: Simformer, num_simulations: int) -> tuple[LearnedJoint, np.ndarray]:
-    """A network of random weights, and simulations as channels."""
+def _before_training(simformer: Simformer, num_simulations: int) -> tuple[Sequence, LearnedJoint, np.ndarray]:
+    """The tokens of an example, a network of random weights, and simulations as channels."""
     structure, attention = simformer.structure, simformer.attention
     layout = TokenLayout.of(structure, share_exchangeable=simformer.share_exchangeable)
     simulations = dataset_to_arrays(structure, simformer.simulate(jax.random.key(0), num_simulations))
     channels = np.asarray(jax.jit(layout.encode)(simulations))
-    joint = initial_joint(
-        jax.random.key(1),
-        channels,
-        layout,
-        attention_function(attention, structure, layout),
-        PROCESSES[simformer.process],
-        simformer.network_config,
-        relations_of(structure, attention, simformer.share_exchangeable),
-    )
-    return joint, channels
+    sequences = Sequences(structure, layout, attention, simformer.share_exchangeable, simformer.network_config)
+    joint = sequences.initial_joint(jax.random.key(1), channels, PROCESSES[simformer.process])
+    return sequences.training, joint, channels
 
 
-def _our_step(joint: LearnedJoint, channels: np.ndarray, batch: int) -> tuple[float, float]:
+def _our_step(sequence: Sequence, joint: LearnedJoint, channels: np.ndarray, batch: int) -> tuple[float, float]:
     """FLOP of the products of a training step, and its seconds."""
-    trainer = Trainer(
-        joint.graph, joint.layout, joint.standardisation, joint.attention, joint.process,
-        make_optimiser(1e-3, 1_000), batch,
-    )  # fmt: skip
+    trainer = Trainer(sequence, joint.standardisation, joint.process, make_optimiser(1e-3, 1_000), batch)
     state, key, data = trainer.start(joint.parameters), jax.random.key(3), (jnp.asarray(channels), None)
     flops = _products(jax.make_jaxpr(trainer.step)(state, key, data))
     return flops, _seconds(partial(trainer.run, state, key, data, _STEPS)) / _STEPS

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from simformer_ppl.tokens.bounds import LEAST_SLOPE, Bounds
 
@@ -48,8 +48,13 @@ class ModelGradient(NamedTuple):
     """
 
     values: Float[Array, "batch channels"]
-    information: Float[Array, "channels channels"]
-    known: Bool[Array, " channels"]
+    information: Float[Array, "*batch channels channels"]
+    known: Bool[Array, "*batch channels"]
+
+    def at(self, channels: Int[Array, "batch some"]) -> "ModelGradient":
+        """Of some channels of each example."""
+        values = jnp.take_along_axis(self.values, channels, 1)
+        return ModelGradient(values, self.information[channels[:, :, None], channels[:, None]], self.known[channels])
 
 
 def within_bounds(
@@ -113,7 +118,7 @@ def controlled_target(
     """
     moved, sigma = latent & gradient.known, level[:, None]
     residual = jnp.where(moved, noise + sigma * gradient.values, 0.0)
-    expected = 1 + sigma**2 * jnp.diagonal(gradient.information)
+    expected = 1 + sigma**2 * jnp.diagonal(gradient.information, axis1=-2, axis2=-1)
     # cut before it is squared: a square that overflows would have no derivative
     relative = jnp.clip(residual * jax.lax.rsqrt(expected), -1e6, 1e6)
     surprise = jnp.minimum(relative**2 * jnp.exp(-log_variance), _LARGEST_SURPRISE)
@@ -130,11 +135,11 @@ def _solve(matrix: Float[Array, "n n"], right: Float[Array, " n"]) -> Float[Arra
 
 
 def _correlation(
-    level: Float[Array, " batch"], moved: Bool[Array, "batch n"], information: Float[Array, "n n"]
+    level: Float[Array, " batch"], moved: Bool[Array, "batch n"], information: Float[Array, "#batch n n"]
 ) -> Float[Array, "batch n n"]:
     """Correlation of ``r`` between the channels that are moved; the identity elsewhere."""
     variance = level[:, None, None] ** 2 * information
     scale = jax.lax.rsqrt(1 + jnp.diagonal(variance, axis1=1, axis2=2))
-    eye = jnp.eye(information.shape[0])
+    eye = jnp.eye(information.shape[-1])
     between = jnp.where(moved[:, :, None] & moved[:, None, :], 1 - eye, 0.0)
     return eye + between * variance * scale[:, :, None] * scale[:, None, :]

@@ -18,8 +18,8 @@ from simformer_ppl.tokens.bounds import Bounds
 _LOG_WIDTHS = -3.0, 1.0
 """Range of the logarithm of a width over that of noise."""
 
-Network = Callable[[Array, Array, Array, Array], Output]
-"""``(values, conditioned, noise_label, mask) -> output``, batched over sequences."""
+Network = Callable[[Array, Array, Array, Array, Array | None], Output]
+"""``(values, conditioned, noise_label, mask, coordinates) -> output``, batched over sequences."""
 
 
 class Condition(NamedTuple):
@@ -39,6 +39,8 @@ class Condition(NamedTuple):
         Edges of channels that have some.
     left_out
         True for channels that are neither given nor asked for; None, where there are none.
+    coordinates
+        Of the points of functions, from 0 to 1; None, where there are no functions.
     """
 
     values: Float[Array, "batch channels"]
@@ -47,6 +49,7 @@ class Condition(NamedTuple):
     mask: Bool[Array, "#batch tokens tokens"]
     bounds: Bounds | None = None
     left_out: Bool[Array, "batch channels"] | None = None
+    coordinates: Float[Array, "#batch tokens"] | None = None
 
     @property
     def latent(self) -> Bool[Array, "batch channels"]:
@@ -149,7 +152,7 @@ class EDM(NamedTuple):
         """The network's output is F; given entries enter clean and unscaled."""
         scaled = noised * jax.lax.rsqrt(1 + level**2)[:, None]
         inputs = jnp.where(condition.channels, condition.values, scaled)
-        raw = network(inputs, condition.tokens, jnp.log(level) / 4, condition.mask)
+        raw = network(inputs, condition.tokens, jnp.log(level) / 4, condition.mask, condition.coordinates)
         return _within(condition.bounds, raw, noised, level)
 
 
@@ -209,7 +212,7 @@ class NoisePrediction(ABC):
     ) -> Output:
         """F from the predicted negative noise; given entries enter clean and unscaled."""
         inputs = jnp.where(condition.channels, condition.values, self.inputs(noised, level))
-        raw = network(inputs, condition.tokens, jnp.log(level) / 4, condition.mask)
+        raw = network(inputs, condition.tokens, jnp.log(level) / 4, condition.mask, condition.coordinates)
         # the denoised values are x + s * raw
         stretch = jnp.sqrt(1 + level**2)[:, None]
         raw = raw._replace(prediction=stretch * raw.prediction + level[:, None] / stretch * noised)

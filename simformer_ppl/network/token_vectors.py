@@ -26,6 +26,10 @@ class TokenIndex(NamedTuple):
         Tokens of a group that differ by known constants have corrections of their own, numbered from 0; -1 where none.
     constants
         Those constants, ``[tokens, constants]``.
+    functions
+        Tokens that are points of a function: all of a group, along its coordinate.
+    points_are_linked
+        Whether points depend on each other, so that it matters how near they are.
     """
 
     token_of_channel: tuple[int, ...]
@@ -33,15 +37,23 @@ class TokenIndex(NamedTuple):
     group_of_channel: tuple[int, ...]
     own_vector_of_token: tuple[int, ...]
     constants: StaticArray
+    functions: tuple[int, ...] = ()
+    points_are_linked: bool = False
 
 
 class Vectors(NamedTuple):
     """One vector for each use, token by token or channel by channel."""
 
-    identity: Float[Array, "tokens width"]
-    latent_value: Float[Array, "channels width"]
-    given_value: Float[Array, "channels width"]
-    head: Float[Array, "channels width"]
+    identity: Float[Array, "*batch tokens width"]
+    latent_value: Float[Array, "*batch channels width"]
+    given_value: Float[Array, "*batch channels width"]
+    head: Float[Array, "*batch channels width"]
+
+    def moved(self, moves: Float[Array, "*batch tokens 4*width"], token_of_channel: np.ndarray) -> "Vectors":
+        """The same, moved by the four parts of what is said of every token."""
+        identity, *channel_wise = jnp.split(moves, 4, -1)
+        parts = identity, *(part[..., token_of_channel, :] for part in channel_wise)
+        return Vectors(*(vectors + part for vectors, part in zip(self, parts, strict=True)))
 
 
 class TokenVectors(nnx.Module):
@@ -80,11 +92,10 @@ class TokenVectors(nnx.Module):
     def __call__(self) -> Vectors:
         """Vectors of all tokens and channels."""
         tokens, token_groups, groups, owner = (np.asarray(part) for part in self.index[:4])
-        shared = (self.identity[token_groups], *(v[groups] for v in (self.latent_value, self.given_value, self.head)))
+        of_channels = (v[groups] for v in (self.latent_value, self.given_value, self.head))
+        shared = Vectors(self.identity[token_groups], *of_channels)
         if owner.max() < 0:
-            return Vectors(*shared)
+            return shared
         hidden = jax.nn.gelu(self.index.constants.array @ self.constant_in[...] + self.group_in[token_groups])
         moved = hidden @ self.constant_out[...] + self.own[owner]
-        identity, *channel_wise = jnp.split(jnp.where(owner[:, None] >= 0, moved, 0.0), 4, -1)
-        moves = identity, *(part[tokens] for part in channel_wise)
-        return Vectors(*(vectors + move for vectors, move in zip(shared, moves, strict=True)))
+        return shared.moved(jnp.where(owner[:, None] >= 0, moved, 0.0), tokens)

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
+from simformer_ppl.network.coordinates import NEARNESS_SCALES, CoordinateVectors, nearness
 from simformer_ppl.network.embedding import NoiseEmbedding, TokenEmbedding
 from simformer_ppl.network.static_array import StaticArray
 from simformer_ppl.network.token_vectors import TokenIndex, TokenVectors
@@ -34,6 +35,8 @@ class NetworkConfig(NamedTuple):
         Nonlinear features of a value, beside the value itself.
     constant_features
         Hidden units between the known constants of a token and its vectors.
+    coordinate_features, coordinate_hidden
+        Frequencies of the coordinate of a function's point, and hidden units between these and its vectors.
     """
 
     width: int = 32
@@ -44,6 +47,8 @@ class NetworkConfig(NamedTuple):
     noise_features: int = 64
     value_features: int = 16
     constant_features: int = 32
+    coordinate_features: int = 16
+    coordinate_hidden: int = 32
 
 
 class Output(NamedTuple):
@@ -69,7 +74,7 @@ class Output(NamedTuple):
 class Layer(nnx.Module):
     """Pre-norm attention and feed-forward, each shifted by the noise level of the sequence."""
 
-    def __init__(self, config: NetworkConfig, num_relations: int, rngs: nnx.Rngs):
+    def __init__(self, config: NetworkConfig, num_relations: int, num_scales: int, rngs: nnx.Rngs):
         width, inner, hidden = config.width, config.heads * config.head_width, config.widening * config.width
         residual = (2 * config.depth) ** -0.5  # keeps the variance of the residual stream at initialisation
         normal = lambda scale, *shape: nnx.Param(scale * jax.random.normal(rngs.params(), shape))  # noqa: E731
@@ -82,6 +87,7 @@ class Layer(nnx.Module):
         self.shift = nnx.Param(jnp.zeros((width, 2 * width)))
         # heads start with different tastes: where tokens share their identity, only relations tell them apart
         self.relation_bias = nnx.Param(jax.random.normal(rngs.params(), (config.heads, num_relations)))
+        self.nearness_bias = nnx.Param(jax.random.normal(rngs.params(), (config.heads, num_scales)))
         self.attention_norm = nnx.RMSNorm(width, rngs=rngs)
         self.feed_forward_norm = nnx.RMSNorm(width, rngs=rngs)
         self.heads, self.head_width = config.heads, config.head_width
@@ -92,10 +98,11 @@ class Layer(nnx.Module):
         noise: Float[Array, "batch width"],
         mask: Bool[Array, "#batch tokens tokens"],
         relations: Bool[np.ndarray, "relations tokens tokens"],
+        near: Float[Array, "#batch scales tokens tokens"] | None,
     ) -> Float[Array, "batch tokens width"]:
         """Let tokens talk, then think."""
         attention_shift, feed_forward_shift = jnp.split((noise @ self.shift[...])[:, None], 2, -1)
-        tokens = tokens + self._attend(self.attention_norm(tokens) + attention_shift, mask, relations)
+        tokens = tokens + self._attend(self.attention_norm(tokens) + attention_shift, mask, relations, near)
         flat = (self.feed_forward_norm(tokens) + feed_forward_shift).reshape(-1, tokens.shape[-1])
         hidden = jax.nn.gelu(flat @ self.up[...] + self.up_bias[...], approximate=True)
         return tokens + (hidden @ self.down[...] + self.down_bias[...]).reshape(tokens.shape)
@@ -105,6 +112,7 @@ class Layer(nnx.Module):
         tokens: Float[Array, "batch tokens width"],
         mask: Bool[Array, "#batch tokens tokens"],
         relations: Bool[np.ndarray, "relations tokens tokens"],
+        near: Float[Array, "#batch scales tokens tokens"] | None,
     ) -> Float[Array, "batch tokens width"]:
         batch, length, width = tokens.shape
         # two-dimensional products, and no transpose of the heads: both are several times faster on CPU
@@ -112,6 +120,8 @@ class Layer(nnx.Module):
         query, key, value = jnp.moveaxis(qkv, 2, 0)
         logits = jnp.einsum("bnhc,bmhc->bhnm", query, key) * self.head_width**-0.5
         logits = logits + jnp.einsum("hr,rnm->hnm", self.relation_bias[...], relations.astype(np.float32))
+        if near is not None:
+            logits = logits + jnp.einsum("hr,brnm->bhnm", self.nearness_bias[...], near)
         weights = jax.nn.softmax(jnp.where(mask[:, None], logits, _MASKED), -1)
         mixed = jnp.einsum("bhnm,bmhc->bnhc", weights, value)
         return (mixed.reshape(-1, self.heads * self.head_width) @ self.attention_out[...]).reshape(tokens.shape)
@@ -146,7 +156,10 @@ class Simformer(nnx.Module):
         self.embedding = TokenEmbedding(config.width, config.value_features, rngs)
         self.noise = NoiseEmbedding(config.noise_features, config.width, rngs)
         relations = np.zeros((0, tokens, tokens), bool) if relations is None else relations
-        self.layers = _stack(config, len(relations), rngs)
+        if index.functions:
+            sizes = config.coordinate_features, config.coordinate_hidden
+            self.coordinates = CoordinateVectors(index, config.width, *sizes, rngs)
+        self.layers = _stack(config, len(relations), len(NEARNESS_SCALES) if index.points_are_linked else 0, rngs)
         self.relations = StaticArray.of(relations)
         self.head_bias = nnx.Param(jnp.zeros(channels))
         self.variance_head = nnx.Param(jnp.zeros((channels, config.width)))
@@ -161,6 +174,7 @@ class Simformer(nnx.Module):
         conditioned: Bool[Array, "batch tokens"],
         noise_label: Float[Array, " batch"],
         mask: Bool[Array, "#batch tokens tokens"],
+        coordinates: Float[Array, "#batch tokens"] | None = None,
     ) -> Output:
         """Read values of one noise level a sequence, and say three numbers of every channel.
 
@@ -174,15 +188,20 @@ class Simformer(nnx.Module):
             Function of the noise level, of order 1.
         mask
             Row = query. One for all sequences, or one each.
+        coordinates
+            Of the points of functions, from 0 to 1; whatever, elsewhere.
         """
         vectors, token_of_channel = self.vectors(), np.asarray(self.index.token_of_channel)
-        groups = np.asarray(self.index.group_of_channel)
-        tokens = self.embedding(values, conditioned, vectors, token_of_channel, groups, mask)
+        groups, near = np.asarray(self.index.group_of_channel), None
+        if coordinates is not None:
+            vectors = vectors.moved(self.coordinates(coordinates), token_of_channel)
+            near = nearness(coordinates, self.index) if self.index.points_are_linked else None
+        tokens = self.embedding(values, conditioned, vectors, token_of_channel, self._compared(), mask)
         noise = self.noise(noise_label)
         graph, layers = nnx.split(self.layers)
 
         def through(tokens: Array, layer: nnx.State) -> tuple[Array, None]:
-            return nnx.merge(graph, layer)(tokens, noise, mask, self.relations.array), None
+            return nnx.merge(graph, layer)(tokens, noise, mask, self.relations.array, near), None
 
         tokens, _ = jax.lax.scan(through, tokens, layers)
         tokens = tokens[:, token_of_channel]
@@ -191,13 +210,19 @@ class Simformer(nnx.Module):
         log_width = (tokens * self.width_head[groups]).sum(-1) + self.width_bias[groups]
         return Output(prediction, log_variance, log_width)
 
+    def _compared(self) -> Int[np.ndarray, " channels"]:
+        """Groups of channels that are compared with each other, numbered from 0: points of a function are not."""
+        groups = np.asarray(self.index.group_of_channel)
+        alone = np.isin(self.index.token_of_channel, self.index.functions)
+        return np.unique(np.where(alone, -1 - np.arange(len(groups)), groups), return_inverse=True)[1]
 
-def _stack(config: NetworkConfig, num_relations: int, rngs: nnx.Rngs) -> Layer:
+
+def _stack(config: NetworkConfig, num_relations: int, num_scales: int, rngs: nnx.Rngs) -> Layer:
     """Layers in one, the parameters of each along a leading axis: a loop over them compiles the layer once."""
 
     @nnx.split_rngs(splits=config.depth)
     @nnx.vmap
     def create(rngs: nnx.Rngs) -> Layer:
-        return Layer(config, num_relations, rngs)
+        return Layer(config, num_relations, num_scales, rngs)
 
     return create(rngs)

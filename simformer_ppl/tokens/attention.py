@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from simformer_ppl.structure import ModelStructure
 from simformer_ppl.structure.attention_masks import attention_mask, directed_attention_mask
+from simformer_ppl.structure.contexts import Contexts
 from simformer_ppl.tokens.layout import TokenLayout
 
 AttentionFunction = Callable[[Bool[Array, "#batch tokens"], Float[Array, "batch channels"]], Bool[Array, "#batch n n"]]
@@ -21,24 +21,31 @@ OwnAttention = Callable[[Bool[Array, " tokens"], dict[str, Array]], Bool[Array, 
 Attention = Literal["moral", "contextual", "dense", "directed"] | Bool[np.ndarray, "tokens tokens"] | OwnAttention
 
 
-def attention_function(attention: Attention, structure: ModelStructure, layout: TokenLayout) -> AttentionFunction:
+def attention_function(
+    attention: Attention,
+    neighbours: Bool[np.ndarray, "tokens tokens"],
+    layout: TokenLayout,
+    contexts: Contexts | None = None,
+) -> AttentionFunction:
     """The mask of a batch of examples as a JAX function of what is given in each.
 
     Parameters
     ----------
     attention
         A kind, a matrix, or a function of one example.
-    structure
-        The model's structure.
+    neighbours
+        Moral graph of the tokens.
     layout
         Where sites live.
+    contexts
+        What given discrete values rule out, for ``"contextual"``.
 
     Raises
     ------
     ValueError
         If the kind is unknown, or a matrix or what a function returns has the wrong shape or dtype.
     """
-    tokens = structure.num_tokens
+    tokens = len(neighbours)
     if callable(attention):
         _check_own(attention, tokens, layout)
         own = attention
@@ -46,11 +53,11 @@ def attention_function(attention: Attention, structure: ModelStructure, layout: 
     if isinstance(attention, str):
         if attention == "dense":
             return lambda conditioned, given: jnp.ones((1, tokens, tokens), bool)
-        if attention == "contextual" and structure.contexts is not None:
-            return _of_values(_in_context(structure), layout)
+        if attention == "contextual" and contexts is not None:
+            return _of_values(_in_context(contexts, layout), layout)
         kinds = {"moral": attention_mask, "contextual": attention_mask, "directed": directed_attention_mask}
         if attention in kinds:
-            moral = jnp.asarray(structure.moral())
+            moral = jnp.asarray(neighbours)
             return lambda conditioned, given: kinds[attention](moral, conditioned)
         raise ValueError(
             f"attention: expected 'moral', 'contextual', 'dense', 'directed', a matrix or a function, got "
@@ -75,17 +82,15 @@ def _of_values(each: OwnAttention, layout: TokenLayout) -> AttentionFunction:
     return batched
 
 
-def _in_context(structure: ModelStructure) -> OwnAttention:
+def _in_context(contexts: Contexts, layout: TokenLayout) -> OwnAttention:
     """The mask of the moral graph that is left when the discrete values that are given rule out edges."""
-    contexts = structure.contexts
-    assert contexts is not None
 
     def mask(conditioned: Array, values: dict[str, Array]) -> Array:
         parts = [
             values[name].ravel().astype(int)
             if site.is_discrete and site.is_elementwise
             else jnp.zeros(site.num_tokens, int)
-            for name, site in structure.sites.items()
+            for name, site in layout.sites.items()
         ]
         return attention_mask(contexts.moral(conditioned, jnp.concatenate(parts)), conditioned)
 

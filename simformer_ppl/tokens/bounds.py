@@ -30,8 +30,8 @@ class Bounds(NamedTuple):
         The edges; infinite where there are none. The leading axis broadcasts over a batch.
     """
 
-    low: Float[Array, "1 channels"]
-    high: Float[Array, "1 channels"]
+    low: Float[Array, "#batch channels"]
+    high: Float[Array, "#batch channels"]
 
     @classmethod
     def of(cls, is_bounded: Bool[np.ndarray, " channels"], standardisation: Standardisation) -> "Bounds | None":
@@ -39,10 +39,11 @@ class Bounds(NamedTuple):
         if not is_bounded.any():
             return None
         low, high = (standardisation.forward(jnp.full(is_bounded.shape, edge)) for edge in (0.0, 1.0))
-        return cls(jnp.where(is_bounded, low, -jnp.inf)[None], jnp.where(is_bounded, high, jnp.inf)[None])
+        edges = jnp.where(is_bounded, low, -jnp.inf), jnp.where(is_bounded, high, jnp.inf)
+        return cls(*(edge.reshape(-1, len(is_bounded)) for edge in edges))
 
     @property
-    def exist(self) -> Bool[Array, "1 channels"]:
+    def exist(self) -> Bool[Array, "#batch channels"]:
         """Which channels have edges."""
         return jnp.isfinite(self.low)
 
@@ -84,7 +85,7 @@ class Bounds(NamedTuple):
         slope = norm.pdf(ndtri(self._share(values))) * (high - low)
         return jnp.where(self.exist, slope, 1.0).reshape(values.shape)
 
-    def _finite(self) -> tuple[Float[Array, "1 channels"], Float[Array, "1 channels"]]:
+    def _finite(self) -> tuple[Float[Array, "#batch channels"], Float[Array, "#batch channels"]]:
         """Edges, with any in place of none: what follows from those is not used, but must be differentiable."""
         return jnp.where(self.exist, self.low, -1.0), jnp.where(self.exist, self.high, 1.0)
 

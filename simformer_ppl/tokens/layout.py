@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from simformer_ppl.structure import ModelStructure, Site
+from simformer_ppl.tokens.functions import Functions
 from simformer_ppl.tokens.sharing import group_of_token, own_vector_of_token, principal_constants
 from simformer_ppl.tokens.standardisation import join_alike
 from simformer_ppl.tokens.transforms import Box, Count, MultinomialCounts, SiteTransform, site_transform
@@ -46,22 +47,37 @@ class TokenLayout:
     constants: Float[np.ndarray, "tokens constants"]
 
     @classmethod
-    def of(cls, structure: ModelStructure, *, share_exchangeable: bool = True) -> "TokenLayout":
-        """Lay out the sites of a structure; group the tokens of plates whose elements are alike, or none."""
-        transforms, slices, start = {}, {}, 0
-        for name, site in structure.sites.items():
-            transforms[name] = site_transform(site)
-            tokens = site.token_slice.stop - site.token_slice.start
-            stop = start + tokens * transforms[name].channels_per_token
-            slices[name] = slice(start, stop)
-            start = stop
+    def of(
+        cls, structure: ModelStructure, *, share_exchangeable: bool = True, functions: Functions | None = None
+    ) -> "TokenLayout":
+        """Lay out the sites of a structure; group the tokens of plates whose elements are alike, or none.
+
+        All points of a function are of one group.
+        """
+        sites, axes = dict(structure.sites), {}
+        if functions is not None:
+            axes = {name: axis for name, (axis, _) in functions.axes.items()}
+        transforms, slices = _channels_of_sites(sites)
         if not share_exchangeable:
-            apart, none = np.arange(structure.num_tokens), np.full(structure.num_tokens, -1)
-            return cls(dict(structure.sites), transforms, slices, apart, apart, none, np.zeros((len(none), 0)))
+            apart, none = group_of_token(structure, (), axes), np.full(structure.num_tokens, -1)
+            return cls(sites, transforms, slices, apart, apart, none, np.zeros((len(none), 0)))
         exchangeable = group_of_token(structure, structure.exchangeable)
         groups = group_of_token(structure, (*structure.exchangeable, *structure.constant_plates))
-        own = own_vector_of_token(structure, exchangeable)
-        return cls(dict(structure.sites), transforms, slices, groups, exchangeable, own, principal_constants(structure))
+        own, constants = own_vector_of_token(structure, exchangeable), principal_constants(structure)
+        if functions is not None:
+            # what sets elements apart may differ along a function: of those that have some, only likes share
+            along = group_of_token(structure, structure.exchangeable, axes)
+            for name in axes:
+                part = sites[name].token_slice
+                groups[part], own[part], constants[part] = along[part] + structure.num_tokens, -1, 0.0
+            groups, own[own >= 0] = _renumbered(groups), _renumbered(own[own >= 0])
+        return cls(sites, transforms, slices, groups, exchangeable, own, constants)
+
+    def at(self, sites: Mapping[str, Site], places: Int[np.ndarray, " some_tokens"]) -> "TokenLayout":
+        """Laid out for other sites, each token in place of one of these."""
+        transforms, slices = _channels_of_sites(sites)
+        groups = (self.group_of_token, self.exchangeable_of_token, self.own_vector_of_token, self.constants)
+        return TokenLayout(dict(sites), transforms, slices, *(group[places] for group in groups))
 
     @property
     def num_channels(self) -> int:
@@ -161,3 +177,18 @@ class TokenLayout:
     def _by_site(self, flag) -> Bool[np.ndarray, " channels"]:
         flags = [np.full(part.stop - part.start, flag(name)) for name, part in self.channel_slices.items()]
         return np.concatenate(flags) if flags else np.zeros(0, bool)
+
+
+def _channels_of_sites(sites: Mapping[str, Site]) -> tuple[dict[str, SiteTransform], dict[str, slice]]:
+    """The map of every site, and where its channels stand."""
+    transforms, slices, start = {}, {}, 0
+    for name, site in sites.items():
+        transforms[name] = site_transform(site)
+        stop = start + site.num_tokens * transforms[name].channels_per_token
+        slices[name] = slice(start, stop)
+        start = stop
+    return transforms, slices
+
+
+def _renumbered(numbers: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    return np.unique(numbers, return_inverse=True)[1].ravel()

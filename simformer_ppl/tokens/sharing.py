@@ -1,6 +1,7 @@
 """What the elements of a plate share: tokens that the model cannot tell apart, or by known constants only."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -11,8 +12,10 @@ MOST_CONSTANTS = 32
 """Combinations of known constants that are kept of a token."""
 
 
-def group_of_token(structure: ModelStructure, plates: Collection[str]) -> Int[np.ndarray, " tokens"]:
-    """Group the tokens of each site along some plates.
+def group_of_token(
+    structure: ModelStructure, plates: Collection[str], functions: Mapping[str, int] = MappingProxyType({})
+) -> Int[np.ndarray, " tokens"]:
+    """Group the tokens of each site along some plates, and those of functions along their continuous axis.
 
     Parameters
     ----------
@@ -20,6 +23,8 @@ def group_of_token(structure: ModelStructure, plates: Collection[str]) -> Int[np
         The model's structure.
     plates
         Those whose elements are alike.
+    functions
+        The continuous axis of sites that have one.
 
     Returns
     -------
@@ -28,20 +33,22 @@ def group_of_token(structure: ModelStructure, plates: Collection[str]) -> Int[np
     canonical = np.arange(structure.num_tokens)
     for site in structure.sites.values():
         grid = canonical[site.token_slice].reshape(site.token_shape)
-        for axis in (site.dims.index(plate) for plate in site.plates if plate in plates):
+        along = {site.dims.index(plate) for plate in site.plates if plate in plates}
+        for axis in along | ({functions[site.name]} if site.name in functions else set()):
             grid = np.broadcast_to(np.take(grid, [0], axis), grid.shape)
         canonical[site.token_slice] = grid.ravel()
     return np.unique(canonical, return_inverse=True)[1]
 
 
-def same_element(structure: ModelStructure) -> Bool[np.ndarray, "tokens tokens"]:
+def same_element(structure: ModelStructure, continuous: Collection[str] = ()) -> Bool[np.ndarray, "tokens tokens"]:
     """Pairs of tokens in the same element of every plate of alike elements that holds both, and of one at least.
 
-    Tokens of a group carry no identity: this relation tells a token which others belong to its own element.
+    Tokens of a group carry no identity: this relation tells a token which others belong to its own element. Plates that
+    are continuous do not count.
     """
     together = np.zeros((structure.num_tokens, structure.num_tokens), bool)
     apart = np.zeros_like(together)
-    for plate in (*structure.exchangeable, *structure.constant_plates):
+    for plate in set(structure.exchangeable + structure.constant_plates) - set(continuous):
         index = np.full(structure.num_tokens, -1)
         for site in structure.sites.values():
             if plate in site.plates:

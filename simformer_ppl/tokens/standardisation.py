@@ -20,9 +20,9 @@ class Standardisation(NamedTuple):
     map of Johnson's unbounded system; Johnson 1949). The last stage never warps, so that the result has mean 0, sd 1.
     """
 
-    location: Float[Array, "stages channels"]
-    scale: Float[Array, "stages channels"]
-    warp: Bool[Array, "stages channels"]
+    location: Float[Array, "stages *batch channels"]
+    scale: Float[Array, "stages *batch channels"]
+    warp: Bool[Array, "stages *batch channels"]
 
     def forward(self, channels: Float[Array, "*batch channels"]) -> Float[Array, "*batch channels"]:
         """Standardise."""
@@ -53,6 +53,7 @@ def fit_standardisation(
     channels: Float[np.ndarray, "simulations channels"],
     continuous: Bool[np.ndarray, " channels"],
     groups: Int[np.ndarray, " channels"],
+    warped_alike: Int[np.ndarray, " channels"] | None = None,
 ) -> Standardisation:
     """Fit the stages to simulations.
 
@@ -64,16 +65,18 @@ def fit_standardisation(
         Channels that may be warped; one-hot channels may not.
     groups
         Channels of a group are standardised alike, by moments pooled over the group.
+    warped_alike
+        Coarser groups, the channels of which are warped alike; `groups` by default.
 
     Returns
     -------
     Two stages that warp where the kurtosis is extreme, and a last affine one.
     """
     values = np.asarray(channels, np.float64)
-    stages = []
+    stages, coarse = [], groups if warped_alike is None else warped_alike
     for _ in range(2):
-        warp = continuous & (_kurtosis(values, groups) > EXTREME_KURTOSIS)
-        median, scale = _robust_moments(values, groups)
+        warp = continuous & (_kurtosis(values, coarse) > EXTREME_KURTOSIS)
+        median, scale = _robust_moments(values, coarse)
         location, scale = np.where(warp, median, 0.0), np.where(warp, scale, 1.0)
         centred = (values - location) / scale
         values = np.where(warp, np.arcsinh(centred), centred)

@@ -1,7 +1,7 @@
 """The training loop: compiled over many steps, data-parallel over all devices."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -19,9 +19,9 @@ from simformer_ppl.compilation import ONE_THREAD
 from simformer_ppl.diffusion.control_variate import ModelGradient
 from simformer_ppl.diffusion.loss import denoising_loss
 from simformer_ppl.diffusion.process import Condition, Process
-from simformer_ppl.tokens.attention import AttentionFunction
+from simformer_ppl.sequences import Sequence
 from simformer_ppl.tokens.bounds import Bounds
-from simformer_ppl.tokens.layout import TokenLayout
+from simformer_ppl.tokens.functions import Functions
 from simformer_ppl.tokens.masks import EVERY_QUESTION, Questions, draw_states
 from simformer_ppl.tokens.standardisation import Standardisation
 from simformer_ppl.tokens.states import ABSENT, GIVEN, seen_mask
@@ -53,14 +53,10 @@ class Trainer:
 
     Attributes
     ----------
-    graph
-        Static part of the network.
-    layout
-        Where sites live.
+    sequence
+        The tokens of an example, and the network for them.
     standardisation
-        Of the channels.
-    attention
-        Mask of every example, from what is given in it.
+        Of the channels of all tokens.
     process
         Noise levels and preconditioning.
     optimiser
@@ -71,17 +67,18 @@ class Trainer:
         What training needs to know of the model's gradients, but for their values; None, where they are unknown.
     questions
         How often each kind of question is asked.
+    functions
+        Sites of which every example has some points.
     """
 
-    graph: nnx.GraphDef
-    layout: TokenLayout
+    sequence: Sequence
     standardisation: Standardisation
-    attention: AttentionFunction
     process: Process
     optimiser: optax.GradientTransformation
     batch_size: int
     gradient: ModelGradient | None = None
     questions: Questions = EVERY_QUESTION
+    functions: Functions | None = None
 
     def start(self, parameters: nnx.State) -> TrainingState:
         """State before the first step."""
@@ -102,8 +99,17 @@ class Trainer:
 
         Discrete values are dequantised where they are diffused, and enter plain where they are given.
         """
-        mask_key, quantum_key, noise_key = jax.random.split(rng_key, 3)
-        layout = self.layout
+        place_key, mask_key, quantum_key, noise_key = jax.random.split(rng_key, 4)
+        layout, standardisation, coordinates, there = self.sequence.layout, self.standardisation, None, None
+        known = None if gradient is None or self.gradient is None else self.gradient._replace(values=gradient)
+        if self.functions is not None:
+            points = self.functions.draw_points(place_key, channels.shape[0], self.sequence.points)
+            places = self.sequence.channels_at(points.places)
+            channels = jnp.take_along_axis(channels, places, 1)
+            standardisation = Standardisation(*(part[:, places] for part in standardisation))
+            known = None if known is None else known.at(places)
+            coordinates = self.sequence.along_tokens(points.scaled)
+            there = self.sequence.along_tokens(points.there) | ~self.sequence.is_point
         states = draw_states(
             mask_key,
             channels.shape[0],
@@ -113,15 +119,17 @@ class Trainer:
             self.questions,
             layout.is_covariate,
         )
-        values = self.standardisation.forward(channels)
-        target = self.standardisation.forward(layout.dequantise(quantum_key, channels))
+        values = standardisation.forward(channels)
+        target = standardisation.forward(layout.dequantise(quantum_key, channels))
+        states = states if there is None else jnp.where(there, states, ABSENT)
         given, left_out = states == GIVEN, states == ABSENT
         channels_given = given[:, layout.token_of_channel]
-        mask = seen_mask(self.attention(given, jnp.where(channels_given, channels, 0.0)), ~left_out)
-        bounds = Bounds.of(layout.is_bounded, self.standardisation)
-        condition = Condition(values, given, channels_given, mask, bounds, left_out[:, layout.token_of_channel])
-        known = None if gradient is None or self.gradient is None else self.gradient._replace(values=gradient)
-        return denoising_loss(noise_key, self.process, nnx.merge(self.graph, parameters), condition, target, known)
+        mask = seen_mask(self.sequence.attention(given, jnp.where(channels_given, channels, 0.0)), ~left_out)
+        bounds = Bounds.of(layout.is_bounded, standardisation)
+        left_out = left_out[:, layout.token_of_channel]
+        condition = Condition(values, given, channels_given, mask, bounds, left_out, coordinates)
+        network = nnx.merge(self.sequence.graph, parameters)
+        return denoising_loss(noise_key, self.process, network, condition, target, known)
 
     def step(
         self, state: TrainingState, rng_key: PRNGKeyArray, data: tuple[Array, Array | None]
@@ -181,6 +189,7 @@ class Trainer:
 
 def train(
     trainer: Trainer,
+    turns: tuple[Sequence, ...],
     parameters: nnx.State,
     rng_key: PRNGKeyArray,
     training_set: Float[np.ndarray, "simulations channels"],
@@ -196,6 +205,8 @@ def train(
     ----------
     trainer
         The compiled pieces.
+    turns
+        Sequences that steps are taken on in turn; the losses that are compared are those of the trainer's own.
     parameters
         Where to start.
     rng_key
@@ -219,6 +230,7 @@ def train(
     placement = replicated(trainer.batch_size)
     data, held_out = jax.device_put(((training_set, gradients), validation_set[:MOST_VALIDATED]), placement)
     state = trainer.start(parameters)
+    compiled = {sequence: replace(trainer, sequence=sequence) for sequence in turns} | {trainer.sequence: trainer}
     stored = checkpoints.newest(state) if checkpoints else None
     # the weights that training starts from count as the best so far
     state = (
@@ -229,7 +241,8 @@ def train(
     try:
         while done < num_steps:
             count = min(STEPS_PER_REPORT, num_steps - done)
-            state, loss = trainer.run(state, step_key, data, count)
+            turn = compiled[turns[done // STEPS_PER_REPORT % len(turns)]]
+            state, loss = turn.run(state, step_key, data, count)
             done += count
             bar.update(count)
             if done % (STEPS_PER_REPORT * REPORTS_PER_VALIDATION) == 0 or done == num_steps:

@@ -88,12 +88,12 @@ def test_there_are_none_where_nothing_is_discrete_or_something_is_left_out(sites
 
 def test_masks_follow_the_values_given():
     simformer = Simformer(mixture, attention="contextual", network=SMALL)
-    structure, layout = simformer.structure, simformer._layout
+    structure, layout = simformer.structure, simformer._sequences.layout
     z = np.array([[0, 1, 2, 0, 1], [2, 2, 2, 2, 2]])
     values = {"m": np.zeros((2, 3)), "z": z, "y": np.zeros((2, 5))}
     conditioned = np.zeros(structure.num_tokens, bool)
     conditioned[structure.sites["z"].token_slice] = conditioned[structure.sites["y"].token_slice] = True
-    masks = np.asarray(simformer._attend(jnp.asarray(conditioned)[None], layout.encode(values)))
+    masks = np.asarray(simformer._sequences.training.attention(jnp.asarray(conditioned)[None], layout.encode(values)))
     first = structure.sites["y"].token_slice.start
     for example in range(2):
         for component in range(3):

@@ -20,7 +20,7 @@ sample = numpyro.sample
 
 def gradient_of(model, count=500, **options):
     simformer = Simformer(model, **options)
-    layout = simformer._layout
+    layout = simformer._sequences.layout
     values = simformer.simulate(jax.random.key(0), count)
     channels = np.asarray(layout.encode({name: values[name].values for name in layout.sites}))
     standardisation = fit_standardisation(channels, ~layout.is_one_hot, layout.group_of_channel)
