@@ -4,23 +4,24 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import numpyro.distributions as dist
 import xarray as xr
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Bool, PRNGKeyArray
 
 from simformer_ppl.corrected_draws import corrected_draws
 from simformer_ppl.diagnostics.novelty import Simulated
 from simformer_ppl.given_check import GivenCheck, check_given, simulate_again, warn_if_far
 from simformer_ppl.inference_data import to_inference_data
+from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.labelled_arrays import align
 from simformer_ppl.numpyro_distribution import LatentDistribution
 from simformer_ppl.query import Query
 from simformer_ppl.restrictions import read_constraint, read_prior
-from simformer_ppl.structure import Site
+from simformer_ppl.structure import ModelStructure, Site
 from simformer_ppl.tokens.conditions import (
     Given,
     encode_values,
@@ -31,6 +32,30 @@ from simformer_ppl.tokens.conditions import (
 )
 from simformer_ppl.tokens.intervals import Interval, read_interval
 from simformer_ppl.weighted_draws import Restricted
+
+
+class Labelled(NamedTuple):
+    """What names the draws as InferenceData.
+
+    Attributes
+    ----------
+    structure
+        Sites in the shapes of what is drawn.
+    coords
+        Labels of dims.
+    given
+        Given values in these shapes.
+    known
+        Sites of which something is given, in other shapes.
+    constants
+        Array arguments of the model.
+    """
+
+    structure: ModelStructure
+    coords: Mapping[str, Any]
+    given: Mapping[str, np.ndarray]
+    known: frozenset[str]
+    constants: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -90,11 +115,13 @@ class ConditionedDistribution(Query):
         for name, value in {**(data or {}), **sites}.items():
             given = self._add(given, name, value)
         if constraint is not None:
-            read = read_constraint(self.structure.sites, constraint)
+            read = read_constraint(self._weighable, constraint)
             given = replace(given, constraints=(*given.constraints, read))
         for name, new in (prior or {}).items():
             if name in given.priors:
                 raise ValueError(f"prior: site '{name}' has a new prior already. Expected one.")
+            if name in self.structure.sites and name not in self._weighable:
+                raise ValueError(f"prior: site '{name}' is a function. Expected one of: {', '.join(self._weighable)}.")
             read_new = read_prior(self.structure, self.replay, name, new)
             given = replace(given, priors={**given.priors, name: read_new})
         pairs = {name: (self.structure.sites[name], value) for name, value in given.values.items()}
@@ -104,7 +131,8 @@ class ConditionedDistribution(Query):
                 "Nothing is left to sample: every site is given in full. Expected at least one latent scalar."
             )
         new = [name for name in {**(data or {}), **sites} if name in result.given.values]
-        warn_if_far(self.joint, result.given, new, self.simulated, repr(result))
+        if new and self.simulated is not None:
+            warn_if_far(*result._compared(self.simulated), result.given, new, repr(result))
         return result
 
     def check_given(self) -> GivenCheck:
@@ -139,8 +167,8 @@ class ConditionedDistribution(Query):
         >>> far_off.check_given().far
         ('y',)
         """
-        simulated = self.simulated or simulate_again(self.joint, self.replay)
-        return check_given(self.joint, self.given, simulated, repr(self))
+        joint, simulated = self._compared(self.simulated or simulate_again(self.joint, self.replay))
+        return check_given(joint, self.given, simulated, repr(self))
 
     def sample(
         self,
@@ -152,6 +180,7 @@ class ConditionedDistribution(Query):
         log_prob: bool = False,
         predictive: bool = False,
         sites: Collection[str] | None = None,
+        at: Mapping[str, ArrayLike] | None = None,
     ) -> xr.DataTree:
         """Draw as an ArviZ InferenceData.
 
@@ -171,6 +200,8 @@ class ConditionedDistribution(Query):
             Add replicates of the given data, from runs of the model on the draws, to ``posterior_predictive``.
         sites
             Those to draw, all that are not given by default; others are left out, and marginalised.
+        at
+            Coordinates by continuous dim where functions are asked for; where they were simulated by default.
 
         Returns
         -------
@@ -183,19 +214,19 @@ class ConditionedDistribution(Query):
             If `num_samples` is not a multiple of `num_chains`, or as :meth:`draw` and :meth:`log_prob` do.
         """
         _check_chains(num_samples, num_chains)
-        asked = self.of_sites(sites)
+        asked = self.of_sites(sites, at)
         if log_prob:
             asked._refuse_density()
         steps = self._evaluations(num_steps)
         started = time.perf_counter()
         draw_key, replay_key = jax.random.split(rng_key)
         # the model needs all that it reads
-        drawn = self if predictive else asked
+        drawn = self.of_sites(None, at) if predictive else asked
         values, restricted = drawn._draw_all(draw_key, (num_samples,), steps)
         stats, notes = self._sample_stats(restricted, num_samples)
         if log_prob:
             stats["lp"] = np.asarray(asked.log_prob(values))
-        replicates = self._replicates(replay_key, values) if predictive else None
+        replicates = drawn._replicates(replay_key, values) if predictive else None
         attrs = {"sampling_time": time.perf_counter() - started, "num_steps": steps}
         return asked._lay_out(values, num_chains, attrs, stats, notes, predictive=replicates)
 
@@ -251,13 +282,17 @@ class ConditionedDistribution(Query):
         attrs = {"sampling_time": time.perf_counter() - started, "num_steps": self._evaluations(num_steps)}
         return self._lay_out(corrected.values, num_chains, attrs, stats, notes, predictive=replicates, log_probs=known)
 
-    def as_numpyro(self, *, sites: Collection[str] | None = None) -> LatentDistribution:
+    def as_numpyro(
+        self, *, sites: Collection[str] | None = None, at: Mapping[str, ArrayLike] | None = None
+    ) -> LatentDistribution:
         """The same as a NumPyro distribution, for use in another model's ``sample`` statement.
 
         Parameters
         ----------
         sites
             Those that it is over, all that are not given by default; others are marginalised.
+        at
+            As of :meth:`sample`.
 
         Returns
         -------
@@ -285,19 +320,31 @@ class ConditionedDistribution(Query):
         >>> traced["mu"]["value"].shape, traced["mu"]["fn"].log_prob(0.8).shape
         ((), ())
         """
-        asked = self.of_sites(sites)
+        asked = self.of_sites(sites, at)
         asked._refuse_density()
         missing = {}
         for name in asked.latent_sites:
-            size = math.prod(self.structure.sites[name].shape)
-            given = self.given.values.get(name)
-            holes = np.ones((1, size), bool) if given is None else np.isnan(given).reshape(-1, size)
+            holes = asked._holes(name)
             if (holes != holes[:1]).any():
                 raise ValueError(f"Site '{name}': expected the same scalars missing in every condition of the batch.")
             missing[name] = np.flatnonzero(holes[0])
         return LatentDistribution(asked, missing)
 
+    def _holes(self, name: str) -> Bool[np.ndarray, "#conditions scalars"]:
+        """Scalars of a site that are not given."""
+        size, given = self.sites[name].size, self.given.values.get(name)
+        return np.ones((1, size), bool) if given is None else np.isnan(given).reshape(-1, size)
+
     # ------------------------------------------------------------------ what is given
+
+    @property
+    def _weighable(self) -> Mapping[str, Site]:
+        """Sites that constraints and new priors may look at."""
+        return self.structure.sites
+
+    def _compared(self, simulated: Simulated) -> tuple[LearnedJoint, Simulated]:
+        """What tells the channels of given values, and simulations of these."""
+        return self.joint, simulated
 
     def _add(self, given: Given, name: str, value: Any) -> Given:
         site = self._site(name)
@@ -353,26 +400,32 @@ class ConditionedDistribution(Query):
         **groups: Mapping[str, np.ndarray] | None,
     ) -> xr.DataTree:
         """Draws of every site as InferenceData, with notes on how they were come by."""
+        labelled = self._labelled()
+        read = {name for constraint in self.given.constraints for name in constraint.reads}
         tree = to_inference_data(
-            self.structure,
+            labelled.structure,
             {name: np.asarray(values[name]) for name in self.latent_sites},
-            given={name: self._as_given(name) for name in self.given.values},
-            restricted={*self.given.intervals, *(name for c in self.given.constraints for name in c.reads)},
+            given=labelled.given,
+            restricted={*self.given.intervals, *read, *labelled.known},
             batch_shape=self.batch_shape,
             batch_dims=self.given.batch_dims,
             batch_coords=self.given.batch_coords,
             deterministics=self._deterministics(values),
             sample_stats=stats,
             num_chains=num_chains,
-            coords=self.coords,
+            coords=labelled.coords,
             dims=self.dims,
-            constants=self.replay.array_arguments(),
+            constants=labelled.constants,
             attrs=attrs,
             **groups,
         )
         if notes:
             tree["sample_stats"].attrs.update(notes)
         return tree
+
+    def _labelled(self) -> Labelled:
+        given = {name: self._as_given(name) for name in self.given.values}
+        return Labelled(self.structure, self.coords, given, frozenset(), self.replay.array_arguments())
 
     def _as_given(self, name: str) -> np.ndarray:
         value = np.asarray(self.given.values[name])
@@ -382,11 +435,15 @@ class ConditionedDistribution(Query):
         return self.structure.sites[name].is_discrete and self._is_whole(name)
 
     def _deterministics(self, values: Mapping[str, Array]) -> dict[str, np.ndarray]:
-        sites, records = self.structure.sites.keys(), self.structure.deterministics.items()
-        at_hand = {name for name in sites if self._is_asked(name) or self._is_whole(name)}
+        sites, at_hand = self.structure.sites.keys(), self._at_hand()
+        records = self._labelled().structure.deterministics.items()
         wanted = [name for name, r in records if name not in sites and not r.is_random and r.reads <= at_hand]
         held = {name: value for name, value in values.items() if name in at_hand}
         return self._replayed(jax.random.key(0), held, values, tuple(wanted))
+
+    def _at_hand(self) -> set[str]:
+        """Sites that the model can be held at."""
+        return {name for name in self.structure.sites if self._is_asked(name) or self._is_whole(name)}
 
     def _replicates(self, rng_key: PRNGKeyArray, values: Mapping[str, Array]) -> dict[str, np.ndarray]:
         held = {name: value for name, value in values.items() if not self.structure.sites[name].is_data}
@@ -400,8 +457,8 @@ class ConditionedDistribution(Query):
         if not wanted:
             return {}
         name = next(iter(values))
-        leading = values[name].shape[: values[name].ndim - len(self.structure.sites[name].shape)]
-        rows = {name: value.reshape(-1, *self.structure.sites[name].shape) for name, value in held.items()}
+        leading = values[name].shape[: values[name].ndim - len(self.sites[name].shape)]
+        rows = {name: value.reshape(-1, *self.sites[name].shape) for name, value in held.items()}
         results = self.replay.sites(jax.random.split(rng_key, math.prod(leading)), rows, wanted)
         return {name: np.asarray(value).reshape(leading + value.shape[1:]) for name, value in results.items()}
 

@@ -113,22 +113,19 @@ def simulate_again(joint: LearnedJoint, replay: Replay) -> Simulated:
     return Simulated(channels[np.isfinite(channels).all(1)])
 
 
-def warn_if_far(
-    joint: LearnedJoint, given: Given, names: Collection[str], simulated: Simulated | None, label: str
-) -> None:
+def warn_if_far(joint: LearnedJoint, simulated: Simulated, given: Given, names: Collection[str], label: str) -> None:
     """Warn of values far outside the simulations.
 
-    Nothing is said of values that are traced, where simulations are few or not at hand, and of few conditions of a
-    large batch.
+    Nothing is said of values that are traced, where simulations are few, and of few conditions of a large batch.
 
     Parameters
     ----------
-    joint, given, simulated, label
+    joint, simulated, given, label
         As of :func:`check_given`.
     names
         Sites whose values are new.
     """
-    if not names or simulated is None or len(simulated) < FEWEST_SIMULATIONS or _traced(given):
+    if len(simulated) < FEWEST_SIMULATIONS or _traced(given):
         return
     found = _compare(joint, given, simulated, names, MOST_ROWS, MOST_PATTERNS)
     far = {name: novelty.remoteness > FAR for name, novelty in found.items()}

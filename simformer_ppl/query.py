@@ -78,6 +78,7 @@ class Query:
         *,
         num_steps: int | None = None,
         sites: Collection[str] | None = None,
+        at: Mapping[str, ArrayLike] | None = None,
     ) -> dict[str, Array]:
         """Draw as arrays; works under ``jax.jit``.
 
@@ -91,6 +92,8 @@ class Query:
             Evaluations of the network for a draw; the default of the process if None (20 for ``"edm"``).
         sites
             Those to draw, all with a latent scalar by default; others are left out.
+        at
+            Coordinates by continuous dim where functions are asked for; where they were simulated by default.
 
         Returns
         -------
@@ -103,18 +106,20 @@ class Query:
             intervals, or to a weight under the given constraints and priors. Under ``jax.jit``, where that cannot be
             raised, such draws are NaN, and the lowest value for discrete sites.
         """
-        asked = self.of_sites(sites)
+        asked = self.of_sites(sites, at)
         values = asked.draw_all(rng_key, tuple(sample_shape), num_steps)
         return {name: values[name] for name in asked.latent_sites}
 
-    def of_sites(self, sites: Collection[str] | None) -> Self:
+    def of_sites(self, sites: Collection[str] | None, at: Mapping[str, ArrayLike] | None = None) -> Self:
         """The distribution of some sites, the others marginalised.
 
         Raises
         ------
         ValueError
-            If there are none, or one is unknown or given in full.
+            If there are none, one is unknown or given in full, or coordinates are asked for of no functions.
         """
+        if at:
+            raise ValueError(f"at: '{next(iter(at))}' is no continuous dim: the model has none.")
         if sites is None:
             return self
         names = [sites] if isinstance(sites, str) else list(sites)

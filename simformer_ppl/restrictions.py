@@ -61,6 +61,8 @@ class Restrictions:
         Functions of all sites.
     priors
         New distributions by site.
+    held
+        Sites that the model is held at when it tells supports and densities; all by default.
     """
 
     joint: LearnedJoint
@@ -69,6 +71,7 @@ class Restrictions:
     supports: tuple[str, ...]
     constraints: tuple[Constraint, ...]
     priors: Mapping[str, dist.Distribution]
+    held: frozenset[str] | None = None
 
     def __bool__(self) -> bool:
         return bool(self.intervals or self.supports or self.constraints or self.priors)
@@ -96,13 +99,14 @@ class Restrictions:
         Not compiled as a whole: models that ask for values in Python are run row by row.
         """
         values = self.joint.layout.decode(channels)
+        held = {name: value for name, value in values.items() if self.held is None or name in self.held}
         log_weight = jnp.zeros(channels.shape[0])
         if self.supports:
-            log_weight = jnp.where(self.replay.inside(values, self.supports), log_weight, -jnp.inf)
+            log_weight = jnp.where(self.replay.inside(held, self.supports), log_weight, -jnp.inf)
         for constraint in self.constraints:
-            log_weight = log_weight + constraint.function(values)
+            log_weight = log_weight + constraint.function(held)
         for name, new in self.priors.items():
-            old = self.replay.log_probs(values, (name,))[name]
+            old = self.replay.log_probs(held, (name,))[name]
             change = jax.vmap(partial(_log_prob, new))(values[name]) - old.reshape(len(old), -1).sum(1)
             log_weight = log_weight + change
         log_weight = jnp.where(jnp.isnan(log_weight), -jnp.inf, log_weight)

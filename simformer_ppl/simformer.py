@@ -19,6 +19,7 @@ from simformer_ppl.calibration import Calibration, calibrate, read_given
 from simformer_ppl.conditioned import ConditionedDistribution
 from simformer_ppl.diagnostics.novelty import Simulated
 from simformer_ppl.diffusion.process import PROCESSES
+from simformer_ppl.function_distribution import FunctionDistribution
 from simformer_ppl.given_check import COMPARED
 from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.labelled_arrays import dataset_to_arrays, simulations_to_dataset
@@ -87,8 +88,8 @@ class Simformer:
     network
         Size of the network.
     continuous_dims
-        Dims of the model along which sites are functions of a coordinate, with numbers in `coords`; a dict says how many
-        points of each function training sees at once (at most 24 by default, fewer where functions are many). Such
+        Dims of the model along which sites are functions of a coordinate, with numbers in `coords`; a dict says how
+        many points of each function training sees at once (at most 24 by default, fewer where functions are many). Such
         sites can be given and asked for at any coordinates within the range.
     covariates
         Arguments of the model that vary between datasets, each with a NumPyro distribution or a function of a key that
@@ -404,9 +405,10 @@ class Simformer:
         """
         if self._joint is None:
             raise ValueError("Not fitted yet: call fit(rng_key, num_simulations) before condition.")
-        start = ConditionedDistribution(
-            self.structure, self._joint, self._replay, Given(), self._simulated, self.coords, self.dims
-        )
+        parts = (self.structure, self._joint, self._replay, Given(), self._simulated, self.coords, self.dims)
+        start = ConditionedDistribution(*parts)
+        if self._sequences.functions is not None:
+            start = FunctionDistribution(*parts, sequences=self._sequences)
         return start.condition(data, constraint=constraint, prior=prior, **sites)
 
     # ------------------------------------------------------------------ checking

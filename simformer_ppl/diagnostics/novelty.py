@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 FAR = 2.0
 """Remoteness from which on values count as far outside."""
@@ -78,6 +78,10 @@ class Simulated:
 
     def __len__(self) -> int:
         return len(self._channels)
+
+    def at(self, channels: Int[np.ndarray, " some"]) -> "Simulated":
+        """Some channels of the same simulations."""
+        return Simulated(self._channels[:, channels])
 
     def novelty(self, values: Float[np.ndarray, "rows channels"], given: Bool[np.ndarray, " channels"]) -> Novelty:
         """Compare rows of values with the simulations, in the given channels.

@@ -42,6 +42,8 @@ class Given:
         Log weights of the values.
     priors
         New distributions in place of the model's.
+    coordinates
+        Of the points of functions, whose values are given there.
     """
 
     values: dict[str, Values] = field(default_factory=dict)
@@ -51,6 +53,7 @@ class Given:
     batch_coords: dict[str, Any] = field(default_factory=dict)
     constraints: tuple[Any, ...] = ()
     priors: dict[str, dist.Distribution] = field(default_factory=dict)
+    coordinates: dict[str, Float[np.ndarray, " points"]] = field(default_factory=dict)
 
 
 def read_values(site: Site, value: Any) -> Values:
