@@ -221,8 +221,9 @@ def calibrate(
     # where nothing is given there is no batch of conditions
     shape = (num_draws,) if asked.batch_shape else (num_draws, count)
     drawn = {name: np.asarray(values) for name, values in asked.draw(draw_key, shape).items()}
-    truths = {name: simulations[name] for name in drawn}
-    latent = {name: ~np.broadcast_to(given.get(name, False), value.shape[1:]) for name, value in truths.items()}
+    truths = {name: asked.where_asked(name, simulations[name]) for name in drawn}
+    masks = {name: np.broadcast_to(given.get(name, False), simulations[name].shape[1:])[None] for name in drawn}
+    latent = {name: ~asked.where_asked(name, mask)[0] for name, mask in masks.items()}
     pits = {}
     for name, truth in truths.items():
         pit = pit_values(rng, truth.reshape(count, -1), drawn[name].reshape(num_draws, count, -1))
@@ -242,6 +243,7 @@ def _flat(
 def _given_scalars(asked: ConditionedDistribution, count: int) -> Float[np.ndarray, "count scalars"]:
     """Given scalars of all sites."""
     sites = asked.structure.sites
-    shaped = {n: np.broadcast_to(v, (count, *sites[n].shape)).reshape(count, -1) for n, v in asked.given.values.items()}
+    own = {name: value.shape[value.ndim - len(sites[name].shape) :] for name, value in asked.given.values.items()}
+    shaped = {n: np.broadcast_to(v, (count, *own[n])).reshape(count, -1) for n, v in asked.given.values.items()}
     parts = [np.asarray(values[:, ~np.isnan(values[0])], float) for values in shaped.values()]
     return np.concatenate([np.zeros((count, 0)), *parts], 1)

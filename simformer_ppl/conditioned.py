@@ -335,6 +335,10 @@ class ConditionedDistribution(Query):
         size, given = self.sites[name].size, self.given.values.get(name)
         return np.ones((1, size), bool) if given is None else np.isnan(given).reshape(-1, size)
 
+    def where_asked(self, name: str, simulated: np.ndarray) -> np.ndarray:
+        """Simulated values of a site where it is asked for; one leading axis."""
+        return simulated
+
     # ------------------------------------------------------------------ what is given
 
     @property

@@ -508,6 +508,22 @@ class FunctionDistribution(ConditionedDistribution):
             )
         return super()._holes(name)
 
+    def where_asked(self, name: str, simulated: np.ndarray) -> np.ndarray:
+        """Simulated values of a site where it is asked for; one leading axis.
+
+        Raises
+        ------
+        ValueError
+            If that is between the places where it was simulated.
+        """
+        if name not in self._functions.axes:
+            return simulated
+        axis, dim = self._functions.axes[name]
+        place, share = self._functions.between(name, self._coordinates(name))
+        if not np.isin(share, (0, 1)).all():
+            raise ValueError(f"at: expected coordinates of '{dim}' where the model is simulated, got others.")
+        return np.take(simulated, place + share.astype(int), axis + 1)
+
     # ------------------------------------------------------------------ InferenceData
 
     def _lay_out(self, values: Mapping[str, Array], *args: Any, **kwargs: Any) -> xr.DataTree:

@@ -97,7 +97,7 @@ class Sequence:
     def along(self, values: Mapping[str, Shaped[Array | np.ndarray, "*batch points"]]) -> Array:
         """What is said of the points of functions, at every channel; 0 elsewhere."""
         leading = next((value.shape[:-1] for value in values.values()), ())
-        kind = next((value.dtype for value in values.values()), np.dtype(np.float32))
+        kind = next((jnp.asarray(value).dtype for value in values.values()), np.dtype(np.float32))
         parts = []
         for name, part in self.layout.channel_slices.items():
             here = values.get(name)

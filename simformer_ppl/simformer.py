@@ -420,6 +420,8 @@ class Simformer:
         *,
         num_simulations: int = 500,
         num_draws: int = 100,
+        sites: Collection[str] | None = None,
+        at: Mapping[str, Any] | None = None,
     ) -> Calibration:
         """Check a kind of question on fresh simulations: true values should fall anywhere among the draws.
 
@@ -437,6 +439,10 @@ class Simformer:
             Fresh simulations.
         num_draws
             Draws for each.
+        sites
+            Those to ask for, all others by default.
+        at
+            Coordinates by continuous dim at which functions are asked for, among those where they are simulated.
 
         Returns
         -------
@@ -445,7 +451,8 @@ class Simformer:
         Raises
         ------
         ValueError
-            If the network is not fitted, or `given` names no site, leaves nothing latent or is no mask.
+            If the network is not fitted, `given` names no site, leaves nothing latent or is no mask, or `sites` or `at`
+            are such as :meth:`~simformer_ppl.ConditionedDistribution.draw` refuses.
 
         Examples
         --------
@@ -465,7 +472,8 @@ class Simformer:
         count = simulated.sizes["simulation"]
         finite = np.all([np.isfinite(value.reshape(count, -1)).all(1) for value in values.values()], 0)
         values = {name: value[finite] for name, value in values.items()}
-        return calibrate(self.condition, values, masks, self.coords, ask_key, num_draws)
+        ask = lambda given: self.condition(given).of_sites(sites, at)  # noqa: E731
+        return calibrate(ask, values, masks, {**self.coords, **(at or {})}, ask_key, num_draws)
 
     def check(
         self, rng_key: PRNGKeyArray, *, num_simulations: int = 500, num_draws: int = 100

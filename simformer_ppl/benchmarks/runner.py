@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import xarray as xr
 from jaxtyping import Float
 
 from simformer_ppl.benchmarks.tasks.catalogue import TASKS
@@ -122,6 +123,9 @@ def run(
     if save_draws is not None:
         keep(save_draws, questions, draws)
     row |= score(questions, draws, in_depth)
+    if task.points:
+        posteriors = [s for s, q in zip(row["c2st_rf_each"], questions, strict=True) if _is_posterior(simformer, q)]
+        row["c2st_rf_posterior"] = round(float(np.mean(posteriors)), 4)
     if name == "two_moons":
         row["radius_sd"] = float(np.mean([radius(d[:, :2], d[:, 2:]).std() for d in in_depth]))
     return row | {
@@ -164,6 +168,10 @@ def draw(
     simformer: Simformer, questions: Sequence[Question], count: int, key: jax.Array, evaluations: int | None = None
 ) -> Float[np.ndarray, "questions draws scalars"]:
     """Draws of all scalars for every question, the given ones as given."""
+    if any(question.coordinates for question in questions):
+        keys = jax.random.split(key, len(questions))
+        pairs = zip(keys, questions, strict=True)
+        return np.stack([_draw_points(simformer, question, count, own, evaluations) for own, question in pairs])
     drawn = condition(simformer, questions).draw(key, (count,), num_steps=evaluations)
     scalars = np.stack([np.tile(q.values, (count, 1)) for q in questions])
     for name, array in drawn.items():
@@ -171,6 +179,50 @@ def draw(
             len(questions), count, -1
         )
     return scalars
+
+
+def _draw_points(
+    simformer: Simformer, question: Question, count: int, key: jax.Array, evaluations: int | None
+) -> Float[np.ndarray, "draws scalars"]:
+    """Draws of all scalars of one question about points of functions."""
+    asked = condition_points(simformer, question)
+    dims = {name: simformer.structure.sites[name].dims[0] for name in question.coordinates}
+    # one set of coordinates for all functions: draws of more points are draws of some
+    at = {
+        dim: np.unique(np.concatenate([own for name, own in question.coordinates.items() if dims[name] == dim]))
+        for dim in set(dims.values())
+    }
+    drawn = asked.draw(key, (count,), num_steps=evaluations, at=at)
+    scalars = np.tile(question.values, (count, 1))
+    for name, part in _parts(simformer, question).items():
+        if name in drawn:
+            values = np.asarray(drawn[name]).reshape(count, -1)
+            if name in dims:
+                values = values[:, np.searchsorted(at[dims[name]], question.coordinates[name])]
+            scalars[:, part] = values
+    return np.where(question.given, question.values, scalars)
+
+
+def condition_points(simformer: Simformer, question: Question) -> ConditionedDistribution:
+    """Ask one question about points of functions."""
+    given: dict[str, Any] = {}
+    for name, part in _parts(simformer, question).items():
+        values = np.where(question.given[part], question.values[part], np.nan)
+        if name in question.coordinates:
+            dim = simformer.structure.sites[name].dims[0]
+            given[name] = xr.DataArray(values, {dim: question.coordinates[name]}, (dim,))
+        else:
+            given[name] = values.reshape(simformer.structure.sites[name].shape)
+    return simformer.condition(given)
+
+
+def _parts(simformer: Simformer, question: Question) -> dict[str, slice]:
+    """Where the scalars of every site stand in a question."""
+    parts, start = {}, 0
+    for name, site in simformer.structure.sites.items():
+        stop = start + len(question.coordinates.get(name, np.zeros(site.size)))
+        parts[name], start = slice(start, stop), stop
+    return parts
 
 
 def score(
@@ -216,14 +268,19 @@ def time_draws(simformer: Simformer, questions: Sequence[Question], evaluations:
     seconds = []
     for number, question in enumerate(questions):
         start = time.perf_counter()
-        conditioned = condition(simformer, [question])
-        jax.block_until_ready(conditioned.draw(jax.random.key(number), (TIMED_DRAWS,), num_steps=evaluations))
+        draw(simformer, [question], TIMED_DRAWS, jax.random.key(number), evaluations)
         seconds.append(round(time.perf_counter() - start, 2))
     return {
         "sample_seconds_cold": seconds[0],
         "sample_seconds_warm": seconds[1],
         "evaluations": evaluations or PROCESSES[simformer.process].default_steps,
     }
+
+
+def _is_posterior(simformer: Simformer, question: Question) -> bool:
+    """Whether all data are given, and nothing else."""
+    parts = _parts(simformer, question).items()
+    return all(bool((question.given[part] == simformer.structure.sites[name].is_data).all()) for name, part in parts)
 
 
 def _named(arguments: Mapping[str, Any]) -> dict[str, Any]:

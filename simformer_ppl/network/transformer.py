@@ -87,7 +87,8 @@ class Layer(nnx.Module):
         self.shift = nnx.Param(jnp.zeros((width, 2 * width)))
         # heads start with different tastes: where tokens share their identity, only relations tell them apart
         self.relation_bias = nnx.Param(jax.random.normal(rngs.params(), (config.heads, num_relations)))
-        self.nearness_bias = nnx.Param(jax.random.normal(rngs.params(), (config.heads, num_scales)))
+        if num_scales:
+            self.nearness_bias = nnx.Param(jax.random.normal(rngs.params(), (config.heads, num_scales)))
         self.attention_norm = nnx.RMSNorm(width, rngs=rngs)
         self.feed_forward_norm = nnx.RMSNorm(width, rngs=rngs)
         self.heads, self.head_width = config.heads, config.head_width

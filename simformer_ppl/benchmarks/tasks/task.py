@@ -10,10 +10,9 @@ from jaxtyping import Bool, Float
 
 from simformer_ppl.simformer import Simformer
 
-DrawConditional = Callable[
-    [np.random.Generator, Float[np.ndarray, " scalars"], Bool[np.ndarray, " scalars"], int], np.ndarray
-]
-"""``(rng, values, given, num_draws) -> [num_draws, scalars]``: exact draws, given scalars as given."""
+DrawConditional = Callable[..., np.ndarray]
+"""``(rng, values, given, num_draws) -> [num_draws, scalars]``: exact draws, given scalars as given; where sites are
+functions, the coordinates of their points follow as a dict."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,8 @@ class Task:
         Numbers of the scalars that are given together; each alone by default.
     shipped
         Name of the references in sbibm-jax, where it has some.
+    points
+        Of functions, how many a question is about; at places that are drawn for each.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Task:
     all_conditionals: bool = False
     units: tuple[tuple[int, ...], ...] = ()
     shipped: str | None = None
+    points: Mapping[str, int] = field(default_factory=dict)
 
 
 class Question(NamedTuple):
@@ -58,11 +60,14 @@ class Question(NamedTuple):
         Which scalars are given.
     reference
         Draws of all scalars, the given ones as given.
+    coordinates
+        Of the points of functions, whose scalars are these points.
     """
 
     values: Float[np.ndarray, " scalars"]
     given: Bool[np.ndarray, " scalars"]
     reference: Float[np.ndarray, "draws scalars"]
+    coordinates: Mapping[str, Float[np.ndarray, " points"]] = {}
 
     @property
     def latent_reference(self) -> Float[np.ndarray, "draws latent"]:
@@ -92,13 +97,22 @@ def fresh_questions(task: Task, count: int, num_draws: int, seed: int) -> list[Q
     simformer = Simformer(task.model, **task.options)
     sites = simformer.structure.sites.values()
     simulations = simformer.simulate(jax.random.key(seed), count)
-    scalars = np.concatenate([simulations[site.name].values.reshape(count, -1) for site in sites], 1).astype(float)
-    is_data = np.concatenate([np.full(int(np.prod(site.shape)), site.is_data) for site in sites])
-    masks = [_random_mask(rng, is_data, task.units) if task.all_conditionals else is_data for _ in range(count)]
-    return [
-        Question(values, given, task.draw_conditional(own, values, given, num_draws))
-        for values, given, own in zip(scalars, masks, rng.spawn(count), strict=True)
-    ]
+    questions = []
+    for number, own in zip(range(count), rng.spawn(count), strict=True):
+        values, is_data, coordinates = [], [], {}
+        for site in sites:
+            scalars = simulations[site.name].values[number].ravel().astype(float)
+            if site.name in task.points:  # a function of one axis
+                chosen = np.sort(own.choice(scalars.size, task.points[site.name], replace=False))
+                scalars, coordinates[site.name] = scalars[chosen], simulations[site.dims[0]].values[chosen]
+            values.append(scalars)
+            is_data.append(np.full(scalars.size, site.is_data))
+        data, scalars = np.concatenate(is_data), np.concatenate(values)
+        given = _random_mask(rng, data, task.units) if task.all_conditionals else data
+        arguments = (coordinates,) if coordinates else ()
+        reference = task.draw_conditional(own, scalars, given, num_draws, *arguments)
+        questions.append(Question(scalars, given, reference, coordinates))
+    return questions
 
 
 def shipped_questions(task: Task, num_draws: int) -> list[Question]:
