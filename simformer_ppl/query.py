@@ -161,6 +161,7 @@ class Query:
         """
         named = [name for name in self.latent_sites if name in values]
         if not named:
+            self._refuse_density()
             raise ValueError(
                 f"{self!r}: expected values of some of the latent sites {', '.join(self.latent_sites)}, got "
                 f"{', '.join(map(repr, values)) or 'none'}."

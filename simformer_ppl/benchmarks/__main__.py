@@ -10,6 +10,7 @@ from typing import Any
 
 from simformer_ppl.benchmarks.comparison import PEERS, compare
 from simformer_ppl.benchmarks.figures import plot
+from simformer_ppl.benchmarks.functions import FUNCTIONS, measure_functions
 from simformer_ppl.benchmarks.masks import measure_masks
 from simformer_ppl.benchmarks.models import SIZED
 from simformer_ppl.benchmarks.questions import QUESTIONS, measure_questions
@@ -48,6 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     questions.add_argument("kinds", nargs="*", choices=QUESTIONS, help="all by default")
     questions.add_argument("--seed", type=int, default=0)
     questions.add_argument("--pictures", type=Path, default=Path("."), help="folder of pictures")
+    functions = commands.add_parser("functions", help="an epidemic's coverage, a neuron's energy, what grids cost")
+    functions.add_argument("kinds", nargs="*", choices=FUNCTIONS, help="all by default")
+    functions.add_argument("--simulations", type=int, default=10_000)
+    functions.add_argument("--seed", type=int, default=0)
+    functions.add_argument("--pictures", type=Path, default=Path("."), help="folder of pictures")
     tables = commands.add_parser("report", help="print the table of runs, beside the published figures")
     tables.add_argument("files", nargs="+", type=Path, help="JSON lines")
     pictures = commands.add_parser("plot", help="draw C2ST against simulations and evaluations")
@@ -103,6 +109,9 @@ def _measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             yield from measure_device(options.task, options.batches)
         case "questions":
             yield from measure_questions(options.kinds or list(QUESTIONS), options.seed, options.pictures)
+        case "functions":
+            kinds = options.kinds or list(FUNCTIONS)
+            yield from measure_functions(kinds, options.simulations, options.seed, options.pictures)
         case "tracing":
             yield from measure_tracing(options.models, options.tokens)
         case "masks":

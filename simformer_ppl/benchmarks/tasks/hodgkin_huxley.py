@@ -98,3 +98,7 @@ def statistics(voltage: Float[Array, " records"]) -> tuple[Array, ...]:
     mean, sd = driven.mean(), driven.std()
     scores = (driven - mean) / sd
     return (crossed.sum() * 1.0, rest.mean(), rest.std(), mean, sd, (scores**3).mean(), (scores**4).mean())
+
+
+OPTIONS = {"sites": (*PARAMETERS, *STATISTICS, "energy"), "data_sites": STATISTICS}
+"""Of :class:`~simformer_ppl.Simformer`."""

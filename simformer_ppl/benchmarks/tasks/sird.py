@@ -56,3 +56,13 @@ def solve(
     begin = jnp.stack([1 - start, start, 0 * start, 0 * start])
     pairs = jnp.stack([contact, jnp.append(contact[1:], contact[-1])], 1)
     return jnp.maximum(jax.lax.scan(interval, begin, pairs)[1][:, 1:], _LEAST)
+
+
+FUNCTIONS = ("beta", "infected", "recovered", "deceased")
+OPTIONS = {
+    "coords": {"time": TIMES},
+    "dims": {"beta": ["time"]},
+    "continuous_dims": ["time"],
+    "data_sites": FUNCTIONS[1:],
+}
+"""Of :class:`~simformer_ppl.Simformer`."""
