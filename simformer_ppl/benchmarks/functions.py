@@ -85,7 +85,7 @@ def energy(simulations: int, seed: int, folder: Path) -> Iterator[Row]:
         start = time.perf_counter()
         guided = posterior.condition(energy=below(bound)).sample(jax.random.key(seed + 3), DRAWS)
         asked = time.perf_counter() - start
-        spent = {name: _energy(draws.posterior) for name, draws in (("free", free), ("guided", guided))}
+        spent = {name: _energy(draws.posterior.to_dataset()) for name, draws in (("free", free), ("guided", guided))}
         yield {
             "asked": "energy below a bound",
             "model": "hodgkin_huxley",
@@ -100,7 +100,7 @@ def energy(simulations: int, seed: int, folder: Path) -> Iterator[Row]:
         }
 
 
-def _energy(draws: xr.DataTree) -> np.ndarray:
+def _energy(draws: xr.Dataset) -> np.ndarray:
     """What the simulator says that draws of the parameters spend."""
     parameters = np.stack([draws[name].values.ravel() for name in hodgkin_huxley.PARAMETERS], 1)
     return np.asarray(jax.jit(jax.vmap(lambda each: hodgkin_huxley.simulate(each)[1]))(jnp.asarray(parameters)))

@@ -11,6 +11,11 @@ from simformer_ppl.network.token_vectors import TokenIndex
 _SLOWEST, _FASTEST = 0.25, 16.0
 """Cycles over the range of a coordinate that its features start with."""
 
+_DAMPED = 0.5
+"""Cycles above which features are damped, by their frequency; and weight of the coordinate itself."""
+
+_LINEAR = 3.0
+
 NEARNESS_SCALES = (0.01, 0.03, 0.1, 0.3)
 """Distances, as shares of the range, at which points count as near."""
 
@@ -34,8 +39,13 @@ class CoordinateVectors(nnx.Module):
 
     def __init__(self, index: TokenIndex, width: int, features: int, hidden: int, rngs: nnx.Rngs):
         normal = lambda scale, *shape: nnx.Param(scale * jax.random.normal(rngs.params(), shape))  # noqa: E731
-        self.frequencies = nnx.Param(jnp.geomspace(_SLOWEST, _FASTEST, features))
-        self.feature_in = normal((features + 1) ** -0.5, 2 * features + 1, hidden)
+        frequencies = jnp.geomspace(_SLOWEST, _FASTEST, features)
+        self.frequencies = nnx.Param(frequencies)
+        self.feature_in = normal(1.0, 2 * features + 1, hidden)
+        # smooth at first, as functions are taken to be
+        damping = jnp.minimum(1.0, _DAMPED / frequencies)
+        scale = jnp.concatenate([jnp.full(1, _LINEAR), damping, damping])
+        self.feature_in[...] *= scale[:, None] * jax.lax.rsqrt((scale**2).sum())
         self.function_in = normal(1.0, max(index.group_of_token) + 1, hidden)
         self.identity_out = normal(0.5 * hidden**-0.5, hidden, width)
         self.rest_out = nnx.Param(jnp.zeros((hidden, 3 * width)))

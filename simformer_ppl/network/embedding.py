@@ -34,6 +34,7 @@ class TokenEmbedding(nnx.Module):
         self.latent_feature = nnx.Param(jnp.zeros((features, width)))
         self.given_feature = nnx.Param(jnp.zeros((features, width)))
         self.scores = StandardScores(width, 2 * features, rngs)
+        self.count = nnx.Param(jnp.zeros((2, width)))
 
     def __call__(
         self,
@@ -55,6 +56,9 @@ class TokenEmbedding(nnx.Module):
             )
             embedded += self.scores(values, given[..., 0], known, group_of_channel)
         embedded = sum_channels(embedded, token_of_channel, conditioned.shape[1])
+        # attention averages: how many tokens it averages over is told apart
+        attended = [(mask & state[:, None]).sum(-1, dtype=jnp.float32) for state in (conditioned, ~conditioned)]
+        embedded += jnp.log1p(jnp.stack(attended, -1)) @ self.count[...]
         return embedded + vectors.identity + conditioned[..., None] * self.given_state[...]
 
 

@@ -139,14 +139,12 @@ def complete_values(
     Raises
     ------
     ValueError
-        If a latent site is missing, has the wrong shape, or leading axes that do not broadcast.
+        If a latent site has the wrong shape, or leading axes that do not broadcast.
     """
     leading = given.batch_shape
     arrays = {}
     for name in latent:
         shape = sites[name].shape
-        if name not in values:
-            raise ValueError(f"Site '{name}': expected a value for every latent site, got only {sorted(values)}.")
         arrays[name] = jnp.asarray(values[name])
         split = arrays[name].ndim - len(shape)
         if split < 0 or arrays[name].shape[split:] != shape:

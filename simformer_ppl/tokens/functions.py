@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from simformer_ppl.structure import ModelStructure, Site
 from simformer_ppl.tokens.transforms import scalar_support
 
-MOST_TOKENS, MOST_POINTS, FEWEST_POINTS = 80, 24, 8
+MOST_TOKENS, MOST_POINTS, FEWEST_POINTS = 48, 24, 8
 """Tokens that all functions of a training sequence have together, and points of each."""
 
 _NONE_AT_ALL = 0.15

@@ -1,0 +1,280 @@
+"""Sites along a continuous dim: given and asked for at any coordinates."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from scipy import stats
+
+from simformer_ppl import NetworkConfig, Simformer, above
+from simformer_ppl.structure.collapse import at_any_points, joined_by_points
+from tests.conftest import SMALL, trained_once, untrained
+
+TIMES = np.linspace(0.0, 2.0, 21)
+NOISE = 0.3
+OPTIONS = {"coords": {"time": TIMES}, "continuous_dims": {"time": 6}}
+
+
+def line(y=None):
+    """a + b t with noise: every conditional is Gaussian and known, at any times."""
+    a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+    b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+    with numpyro.plate("time", len(TIMES)):
+        numpyro.sample("y", dist.Normal(a + b * TIMES, NOISE), obs=y)
+
+
+def walk():
+    """A random walk, seen in two places at every time: points depend on each other."""
+    steps = numpyro.sample("steps", dist.Normal(jnp.zeros(7), 1.0).to_event(1))
+    path = numpyro.deterministic("path", jnp.cumsum(steps))
+    with numpyro.plate("place", 2), numpyro.plate("time", 7):
+        numpyro.sample("x", dist.Normal(path[:, None], 0.1))
+
+
+def exact(times, values, asked):
+    """Mean and covariance of a, b and the noisy line at other times, given it at some."""
+    times, asked = np.asarray(times, float), np.asarray(asked, float)
+    design, rows = np.stack([np.ones_like(times), times], 1), np.stack([np.ones_like(asked), asked], 1)
+    covariance = np.linalg.inv(np.eye(2) + design.T @ design / NOISE**2)
+    mean = covariance @ design.T @ np.asarray(values) / NOISE**2
+    both = np.concatenate([np.eye(2), rows])
+    noise = np.diag(np.concatenate([np.zeros(2), np.full(len(asked), NOISE**2)]))
+    return both @ mean, both @ covariance @ both.T + noise
+
+
+@pytest.fixture(scope="module")
+def fitted(shared_folder):
+    return trained_once(shared_folder / "line", line, 10_000, 3_000, network=NetworkConfig(depth=2), **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def walker():
+    options = {"coords": {"time": np.arange(7.0)}, "dims": {"steps": ["time"]}, "continuous_dims": {"time": 3}}
+    return untrained(walk, **options)
+
+
+def given(times, values):
+    return xr.DataArray(values, {"time": times}, ("time",))
+
+
+def flat(draws, *names):
+    arrays = [np.asarray(draws[name]) for name in names]
+    return np.concatenate([array.reshape(len(array), -1) for array in arrays], 1)
+
+
+def check_moments(draws, mean, covariance, tolerance=0.15):
+    deviation = np.sqrt(np.diag(covariance))
+    np.testing.assert_allclose((draws.mean(0) - mean) / deviation, 0, atol=tolerance)
+    np.testing.assert_allclose(draws.std(0) / deviation, 1, atol=tolerance)
+    correlation = covariance / np.outer(deviation, deviation)
+    np.testing.assert_allclose(np.corrcoef(draws.T), correlation, atol=tolerance)
+
+
+SEEN = [0.13, 0.8, 1.94], [1.2, 0.4, -0.3]
+
+
+def test_few_values_at_any_times_make_the_posterior(fitted):
+    drawn = fitted.condition(y=given(*SEEN)).draw(jax.random.key(0), (4_000,), sites=["a", "b"])
+    check_moments(flat(drawn, "a", "b"), *exact(*SEEN, []))
+
+
+def test_the_posterior_predictive_at_other_times(fitted):
+    asked = [0.05, 1.0, 1.37]
+    posterior = fitted.condition(y=given(*SEEN))
+    drawn = posterior.draw(jax.random.key(0), (4_000,), at={"time": asked})
+    check_moments(flat(drawn, "a", "b", "y"), *exact(*SEEN, asked))
+
+
+def test_many_points_are_drawn_a_few_at_a_time(fitted):
+    asked = np.linspace(0.0, 2.0, 33)
+    drawn = fitted.condition(y=given(*SEEN)).draw(jax.random.key(0), (4_000,), at={"time": asked})
+    assert drawn["y"].shape == (4_000, 33)
+    mean, covariance = exact(*SEEN, asked)
+    check_moments(flat(drawn, "a", "b", "y"), mean, covariance, tolerance=0.2)
+    # on average over all pairs, where single ones err by chance
+    correlation = np.corrcoef(np.asarray(drawn["y"]).T)
+    deviation = np.sqrt(np.diag(covariance)[2:])
+    assert abs((correlation - covariance[2:, 2:] / np.outer(deviation, deviation)).mean()) < 0.05
+
+
+def test_the_density_of_parameters_and_of_points(fitted):
+    posterior = fitted.condition(y=given(*SEEN))
+    mean, covariance = exact(*SEEN, [0.5, 1.5])
+    values = np.random.default_rng(0).multivariate_normal(mean, covariance, 6)
+    law = stats.multivariate_normal
+    parameters = posterior.log_prob({"a": values[:, 0], "b": values[:, 1]})
+    np.testing.assert_allclose(parameters, law(mean[:2], covariance[:2, :2]).logpdf(values[:, :2]), atol=0.4)
+    points = posterior.log_prob({"y": values[:, 2:]}, at={"time": [0.5, 1.5]})
+    np.testing.assert_allclose(points, law(mean[2:], covariance[2:, 2:]).logpdf(values[:, 2:]), atol=0.4)
+    labelled = xr.DataArray(values[:, 2:], {"time": [0.5, 1.5]}, ("draw", "time"))
+    np.testing.assert_allclose(posterior.log_prob({"y": labelled}), points, atol=1e-5)
+
+
+def test_a_whole_grid_a_grid_with_gaps_and_points_say_the_same(fitted):
+    values = np.where(np.isin(np.arange(21), [1, 8, 20]), 0.5 - TIMES, np.nan)
+    on_grid, points = fitted.condition(y=values), fitted.condition(y=given(TIMES[[1, 8, 20]], values[[1, 8, 20]]))
+    assert repr(on_grid) == repr(points) == "p(a, b, y(time) | y[3 of time])"
+    draws = [asked.draw(jax.random.key(0), (8,), sites=["a"])["a"] for asked in (on_grid, points)]
+    np.testing.assert_array_equal(*draws)
+    more = points.condition(y=given([0.33], [0.1]))
+    assert repr(more) == "p(a, b, y(time) | y[4 of time])"
+    assert repr(fitted.condition(y=np.zeros(21))) == "p(a, b | y[21 of time])"
+
+
+def test_conditions_of_a_batch_may_lack_different_points(fitted):
+    values = np.array([[1.0, np.nan, 0.0], [np.nan, 0.5, 1.0], [0.3, 0.2, 0.1]])
+    batch = fitted.condition(y=xr.DataArray(values, {"time": [0.2, 1.0, 1.9]}, ("case", "time")))
+    tree = batch.sample(jax.random.key(0), 4_000, sites=["a", "b"])
+    assert tree.posterior["a"].dims == ("chain", "draw", "case")
+    for number, own in enumerate(values):
+        there = ~np.isnan(own)
+        draws = np.stack([tree.posterior[n].values.reshape(-1, 3)[:, number] for n in "ab"], 1)
+        check_moments(draws, *exact(np.array([0.2, 1.0, 1.9])[there], own[there], []))
+
+
+def test_inference_data_has_the_coordinates_of_what_is_asked_and_given(fitted):
+    posterior = fitted.condition(y=given([1.94, 0.13], [0.4, 1.2]))
+    tree = posterior.sample(jax.random.key(0), 8, at={"time": [0.13, 0.7]}, log_prob=True)
+    np.testing.assert_allclose(tree.posterior["time"], [0.13, 0.7])
+    np.testing.assert_allclose(tree.posterior["y"].sel(time=0.13), 1.2)  # given there
+    assert tree.posterior["y"].sel(time=0.7).std() > 0
+    assert tree.observed_data["y"].sel(time=1.94) == 0.4 and tree.observed_data["time"].values.tolist() == [0.13, 1.94]
+    assert np.isfinite(tree.sample_stats["lp"]).all()
+    prior = fitted.condition().sample(jax.random.key(0), 8)
+    np.testing.assert_allclose(prior.prior_predictive["time"], TIMES)
+
+
+def test_replicates_are_runs_of_the_model(fitted):
+    tree = fitted.condition(y=given(*SEEN)).sample(jax.random.key(0), 400, predictive=True, sites=["a", "b"])
+    np.testing.assert_allclose(tree.posterior_predictive["time"], TIMES)
+    lines = tree.posterior["a"] + tree.posterior["b"] * xr.DataArray(TIMES, {"time": TIMES}, ("time",))
+    residual = tree.posterior_predictive["y"] - lines
+    assert abs(float(residual.std()) / NOISE - 1) < 0.05
+    with pytest.raises(ValueError, match="Expected no `at`"):
+        fitted.condition(y=given(*SEEN)).sample(jax.random.key(0), 8, predictive=True, at={"time": [0.5]})
+
+
+def test_parameters_in_an_interval_under_a_constraint_or_a_new_prior(fitted):
+    posterior = fitted.condition(y=given(*SEEN))
+    cut = posterior.condition(b=above(0.0)).sample(jax.random.key(0), 400, sites=["a", "b"])
+    assert (cut.posterior["b"] > 0).all()
+    held = posterior.condition(constraint=lambda values: -1e3 * values["a"] ** 2).draw(jax.random.key(0), (400,))
+    assert abs(np.asarray(held["a"]).std() / 1e3**-0.5 * 2**0.5 - 1) < 0.2
+    with pytest.raises(ValueError, match="no site 'y'"):
+        posterior.condition(constraint=lambda values: values["y"].sum())
+    with pytest.raises(ValueError, match="'y' is a function"):
+        posterior.condition(prior={"y": dist.Normal(0.0, 1.0)})
+
+
+def test_ranks_at_some_times(fitted):
+    mask = np.isin(np.arange(21), [0, 10, 20])
+    calibration = fitted.calibrate(
+        jax.random.key(0), {"y": mask}, num_simulations=200, num_draws=50, sites=["a", "y"], at={"time": TIMES[[5, 10]]}
+    )
+    assert calibration.is_calibrated and set(calibration.p_values) == {"a", "y", "jointly"}
+    assert np.isnan(calibration.pits["y"][:, 1]).all() and not np.isnan(calibration.pits["y"][:, 0]).any()
+    with pytest.raises(ValueError, match="where the model is simulated"):
+        fitted.calibrate(jax.random.key(0), {"y": mask}, num_simulations=20, num_draws=5, at={"time": [0.123]})
+
+
+def test_draws_under_jit_and_as_a_numpyro_distribution(fitted):
+    posterior = fitted.condition(y=given(*SEEN))
+    drawn = jax.jit(lambda key: posterior.draw(key, (2_000,), sites=["a", "b"]))(jax.random.key(0))
+    check_moments(flat(drawn, "a", "b"), *exact(*SEEN, []))
+    learned = posterior.as_numpyro(sites=["a"])
+    assert np.isfinite(learned.log_prob(0.5)) and learned.sample(jax.random.key(0), (3,)).shape == (3,)
+    with pytest.raises(ValueError, match="'y' is a function"):
+        posterior.as_numpyro()
+
+
+def test_a_saved_network_answers_the_same(fitted, tmp_path):
+    fitted.save(tmp_path / "line")
+    again = Simformer.load(tmp_path / "line", line)
+    draws = [each.condition(y=given(*SEEN)).draw(jax.random.key(0), (4,)) for each in (fitted, again)]
+    np.testing.assert_array_equal(draws[0]["y"], draws[1]["y"])
+
+
+def test_far_values_are_warned_of_at_any_times(fitted):
+    with pytest.warns(RuntimeWarning, match="far outside"):
+        asked = fitted.condition(y=given([0.13, 1.94], [30.0, -30.0]))
+    assert "y" in asked.check_given().far
+    assert fitted.condition(y=given(*SEEN)).check_given().far == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (given([0.5, 2.5], [0.0, 0.0]), r"Site 'y': expected coordinates from 0 to 2.*got \[2.5\]"),
+        (given([0.5, 0.5], [0.0, 0.0]), "Site 'y': expected different coordinates"),
+        (np.zeros(5), r"Site 'y': expected shape \(21,\)"),
+        (above(0.0), "Site 'y' is a function of 'time': expected values"),
+    ],
+)
+def test_values_that_cannot_be_given(fitted, value, told):
+    with pytest.raises(ValueError, match=told):
+        fitted.condition(y=value)
+
+
+def test_other_errors_say_what_is_expected(fitted):
+    with pytest.raises(ValueError, match="given twice at"):
+        fitted.condition(y=given(*SEEN)).condition(y=given([0.8], [0.0]))
+    with pytest.raises(ValueError, match="'place' is no continuous dim"):
+        fitted.condition().draw(jax.random.key(0), at={"place": [0.0]})
+    with pytest.raises(ValueError, match=r"at\['time'\]: expected coordinates from 0 to 2"):
+        fitted.condition().draw(jax.random.key(0), at={"time": [3.0]})
+    with pytest.raises(ValueError, match="density is not known of some points"):
+        fitted.condition(y=given(*SEEN)).importance_resample(jax.random.key(0))
+    with pytest.raises(ValueError, match="'hour' is a dim of no site"):
+        Simformer(line, continuous_dims=["hour"])
+    with pytest.raises(ValueError, match="two increasing numbers"):
+        Simformer(line, coords={"time": list("abcdefghijklmnopqrstu")}, continuous_dims=["time"])
+    with pytest.raises(ValueError, match="expected 'moral', 'dense' or 'directed'"):
+        Simformer(line, attention=np.eye(23, dtype=bool), **OPTIONS)
+
+
+def test_points_that_depend_on_each_other_see_each_other(walker):
+    sequence = walker._sequences.training
+    assert sequence.network.index.points_are_linked
+    sites = walker._sequences.functions.resize(walker.structure.sites, sequence.points)
+    nothing = jnp.zeros((1, sum(site.num_tokens for site in sites.values())), bool)
+    assert sequence.attention(nothing, jnp.zeros(nothing.shape)).all()
+    tree = walker.condition(x=xr.DataArray([[0.0], [1.0]], {"time": [0.5, 3.0]}, ("time", "place"))[:, [0, 0]]).sample(
+        jax.random.key(0), 8, at={"time": [1.5, 2.0, 2.5, 4.0, 4.5, 5.0, 5.5]}
+    )
+    assert tree.posterior["steps"].dims == ("chain", "draw", "time") and tree.posterior["x"].sizes["place"] == 2
+
+
+def test_given_rates_make_points_independent(fitted):
+    sequence = fitted._sequences.training
+    rates = jnp.zeros((1, 8), bool).at[:, :2].set(True)
+    mask = sequence.attention(rates, jnp.zeros((1, 8)))[0]
+    np.testing.assert_array_equal(mask[2:, 2:], np.eye(6, dtype=bool))
+    assert mask[2:, :2].all() and not sequence.network.index.points_are_linked
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_edge_is_missing_whatever_points_are_left_out(seed):
+    """Against elimination, one left-out point after another."""
+    rng = np.random.default_rng(seed)
+    size, is_point = 9, np.arange(9) >= 3
+    graph = np.triu(rng.uniform(size=(size, size)) < 0.25, 1)
+    graph |= graph.T
+    kinds = np.array([0, 1, 2, 3, 3, 3, 6, 6, 6])
+    joined = joined_by_points(graph, is_point)
+    collapsed = at_any_points(joined, kinds, kinds)
+    kept = ~is_point | (rng.uniform(size=size) < 0.5)
+    rest = graph.copy()
+    for token in np.flatnonzero(~kept):
+        rest |= np.outer(rest[token], rest[token])
+        rest[token] = rest[:, token] = False
+    rest &= ~np.eye(size, dtype=bool)
+    assert not (rest & ~joined)[np.ix_(kept, kept)].any()
+    assert not (rest & ~collapsed)[np.ix_(kept, kept)].any()
+
+
+def test_small_functions_use_every_place():
+    simformer = Simformer(walk, continuous_dims=["time"], dims={"steps": ["time"]}, network=SMALL)
+    assert simformer._sequences.functions.most_points == {"steps": 7, "x": 7}
