@@ -94,7 +94,7 @@ class FunctionDistribution(ConditionedDistribution):
     def _coordinates(self, name: str) -> Float[np.ndarray, " points"]:
         """Where a function is asked for."""
         dim = self._functions.axes[name][1]
-        return self.at.get(dim, self._functions.grids[dim])
+        return _on_places(self.at.get(dim, self._functions.grids[dim]), self._functions.grids[dim])
 
     # ------------------------------------------------------------------ what is asked
 
@@ -158,7 +158,8 @@ class FunctionDistribution(ConditionedDistribution):
             if not there.any():
                 return given
         if name in given.values:
-            twice = np.intersect1d(coordinates, given.coordinates[name])
+            old, new = (_on_places(own, self._functions.grid(name)) for own in (given.coordinates[name], coordinates))
+            twice = np.intersect1d(old, new)
             if len(twice):
                 raise ValueError(f"Site '{name}' is given twice at {twice[:3].tolist()}. Expected every point once.")
             coordinates = np.concatenate([given.coordinates[name], coordinates])
@@ -191,7 +192,7 @@ class FunctionDistribution(ConditionedDistribution):
         traced = isinstance(value, jax.core.Tracer)
         known = np.ones(value.shape, bool) if traced else ~np.isnan(value)
         leading = self.batch_shape if leading is None else leading
-        coordinates = self.given.coordinates[name]
+        coordinates = _on_places(self.given.coordinates[name], self._functions.grid(name))
         axis = self._functions.axes[name][0]
         own = (*shape[:axis], len(coordinates), *shape[axis + 1 :])
         values = jnp.where(jnp.isnan(value), self._inner_value(name), value)
@@ -450,7 +451,8 @@ class FunctionDistribution(ConditionedDistribution):
             at = replace(self, at={**self.at, functions.axes[name][1]: read[name][1]}) if name in read else self
             new, known = at._wanted(name, leading)
             if name in read:
-                order = [int(np.flatnonzero(read[name][1] == c)[0]) for c in new.coordinates]
+                placed = _on_places(read[name][1], functions.grid(name))
+                order = [int(np.flatnonzero(placed == c)[0]) for c in new.coordinates]
                 asked = jnp.take(flat[name], np.array(order, int), axis)
                 new = new._replace(values=jnp.where(new.known, new.values, asked))
             points[name] = known.join(new, axis)
@@ -548,7 +550,7 @@ class FunctionDistribution(ConditionedDistribution):
         off, structure = self._off_grid, self.structure
         dims = {**{name: record.dims for name, record in structure.deterministics.items()}, **self.dims}
         kept = {name: own for name, own in structure.deterministics.items() if not set(dims[name]) & off}
-        at = {dim: self.at.get(dim, grid) for dim, grid in self._functions.grids.items()}
+        at = {dim: self.at.get(dim, self.coords.get(dim, grid)) for dim, grid in self._functions.grids.items()}
         constants = {
             name: own for name, own in self.replay.array_arguments().items() if not set(self.dims.get(name, ())) & off
         }
@@ -579,7 +581,8 @@ class FunctionDistribution(ConditionedDistribution):
     @property
     def _off_grid(self) -> set[str]:
         """Continuous dims along which functions are asked for elsewhere than they were simulated."""
-        return {dim for dim, own in self.at.items() if not np.array_equal(own, self._functions.grids[dim])}
+        grids = self._functions.grids
+        return {dim for dim, own in self.at.items() if not np.array_equal(_on_places(own, grids[dim]), grids[dim])}
 
 
 def _read_coordinates(label: str, coordinates: ArrayLike, grid: Float[np.ndarray, " grid"]) -> np.ndarray:
@@ -587,16 +590,21 @@ def _read_coordinates(label: str, coordinates: ArrayLike, grid: Float[np.ndarray
     read = np.atleast_1d(np.asarray(coordinates, float))
     if read.ndim != 1 or not len(read) or len(np.unique(read)) < len(read):
         raise ValueError(f"{label}: expected different coordinates along one axis, got shape {read.shape}.")
-    # a coordinate that differs from a place of the grid by rounding is that place
-    nearest_place = grid[np.abs(read[:, None] - grid[None]).argmin(1)]
-    read = np.where(np.abs(read - nearest_place) < 1e-6 * (grid[-1] - grid[0]), nearest_place, read)
-    outside = (read < grid[0]) | (read > grid[-1]) | ~np.isfinite(read)
+    placed = _on_places(read, grid)
+    outside = (placed < grid[0]) | (placed > grid[-1]) | ~np.isfinite(read)
     if outside.any():
         raise ValueError(
             f"{label}: expected coordinates from {grid[0]:g} to {grid[-1]:g}, where the model was simulated, got "
             f"{read[outside][:3].tolist()}."
         )
     return read
+
+
+def _on_places(coordinates: Float[np.ndarray, " points"], grid: Float[np.ndarray, " grid"]) -> np.ndarray:
+    """Coordinates, those that differ from a place of the grid by rounding moved there."""
+    nearest_place = grid[np.abs(coordinates[:, None] - grid[None]).argmin(1)]
+    close = np.abs(coordinates - nearest_place) < 1e-6 * (grid[-1] - grid[0])
+    return np.where(close, nearest_place, coordinates)
 
 
 def _concatenate(module: Any, first: Any, second: Any, axis: int) -> Any:

@@ -139,6 +139,11 @@ class Sequences:
     functions: Functions | None = None
     _made: dict[tuple[int, ...], Sequence] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        known = isinstance(self.attention, str) and self.attention in ("moral", "dense", "directed")
+        if self.functions is not None and not known:
+            raise ValueError("attention: expected 'moral', 'dense' or 'directed' for a model with continuous dims.")
+
     @cached_property
     def training(self) -> Sequence:
         """The longest sequence that the network is trained on: of all tokens, or of as many points as training has."""

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from simformer_ppl import NetworkConfig, Simformer, above
+from simformer_ppl import Simformer, above
 from simformer_ppl.structure.collapse import at_any_points, joined_by_points
 from tests.conftest import SMALL, trained_once, untrained
 
@@ -47,7 +47,14 @@ def exact(times, values, asked):
 
 @pytest.fixture(scope="module")
 def fitted(shared_folder):
-    return trained_once(shared_folder / "line", line, 10_000, 3_000, network=NetworkConfig(depth=2), **OPTIONS)
+    """A network that has hardly seen the line: for what holds whatever it has learned."""
+    return trained_once(shared_folder / "hasty_line", line, 2_000, 200, network=SMALL, **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def learned(shared_folder):
+    """A network that has learned the line."""
+    return trained_once(shared_folder / "line", line, 10_000, 15_000, **OPTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -65,43 +72,48 @@ def flat(draws, *names):
     return np.concatenate([array.reshape(len(array), -1) for array in arrays], 1)
 
 
-def check_moments(draws, mean, covariance, tolerance=0.15):
+def check_moments(draws, mean, covariance):
+    """A third of a standard deviation, and a sixth of its size."""
     deviation = np.sqrt(np.diag(covariance))
-    np.testing.assert_allclose((draws.mean(0) - mean) / deviation, 0, atol=tolerance)
-    np.testing.assert_allclose(draws.std(0) / deviation, 1, atol=tolerance)
+    np.testing.assert_allclose((draws.mean(0) - mean) / deviation, 0, atol=1 / 3)
+    np.testing.assert_allclose(draws.std(0) / deviation, 1, atol=1 / 6)
     correlation = covariance / np.outer(deviation, deviation)
-    np.testing.assert_allclose(np.corrcoef(draws.T), correlation, atol=tolerance)
+    np.testing.assert_allclose(np.corrcoef(draws.T), correlation, atol=1 / 6)
 
 
 SEEN = [0.13, 0.8, 1.94], [1.2, 0.4, -0.3]
 
 
-def test_few_values_at_any_times_make_the_posterior(fitted):
-    drawn = fitted.condition(y=given(*SEEN)).draw(jax.random.key(0), (4_000,), sites=["a", "b"])
+@pytest.mark.slow
+def test_few_values_at_any_times_make_the_posterior(learned):
+    drawn = learned.condition(y=given(*SEEN)).draw(jax.random.key(0), (4_000,), sites=["a", "b"])
     check_moments(flat(drawn, "a", "b"), *exact(*SEEN, []))
 
 
-def test_the_posterior_predictive_at_other_times(fitted):
+@pytest.mark.slow
+def test_the_posterior_predictive_at_other_times(learned):
     asked = [0.05, 1.0, 1.37]
-    posterior = fitted.condition(y=given(*SEEN))
+    posterior = learned.condition(y=given(*SEEN))
     drawn = posterior.draw(jax.random.key(0), (4_000,), at={"time": asked})
     check_moments(flat(drawn, "a", "b", "y"), *exact(*SEEN, asked))
 
 
-def test_many_points_are_drawn_a_few_at_a_time(fitted):
+@pytest.mark.slow
+def test_many_points_are_drawn_a_few_at_a_time(learned):
     asked = np.linspace(0.0, 2.0, 33)
-    drawn = fitted.condition(y=given(*SEEN)).draw(jax.random.key(0), (4_000,), at={"time": asked})
+    drawn = learned.condition(y=given(*SEEN)).draw(jax.random.key(0), (4_000,), at={"time": asked})
     assert drawn["y"].shape == (4_000, 33)
     mean, covariance = exact(*SEEN, asked)
-    check_moments(flat(drawn, "a", "b", "y"), mean, covariance, tolerance=0.2)
+    check_moments(flat(drawn, "a", "b", "y"), mean, covariance)
     # on average over all pairs, where single ones err by chance
     correlation = np.corrcoef(np.asarray(drawn["y"]).T)
     deviation = np.sqrt(np.diag(covariance)[2:])
     assert abs((correlation - covariance[2:, 2:] / np.outer(deviation, deviation)).mean()) < 0.05
 
 
-def test_the_density_of_parameters_and_of_points(fitted):
-    posterior = fitted.condition(y=given(*SEEN))
+@pytest.mark.slow
+def test_the_density_of_parameters_and_of_points(learned):
+    posterior = learned.condition(y=given(*SEEN))
     mean, covariance = exact(*SEEN, [0.5, 1.5])
     values = np.random.default_rng(0).multivariate_normal(mean, covariance, 6)
     law = stats.multivariate_normal
@@ -124,9 +136,10 @@ def test_a_whole_grid_a_grid_with_gaps_and_points_say_the_same(fitted):
     assert repr(fitted.condition(y=np.zeros(21))) == "p(a, b | y[21 of time])"
 
 
-def test_conditions_of_a_batch_may_lack_different_points(fitted):
+@pytest.mark.slow
+def test_conditions_of_a_batch_may_lack_different_points(learned):
     values = np.array([[1.0, np.nan, 0.0], [np.nan, 0.5, 1.0], [0.3, 0.2, 0.1]])
-    batch = fitted.condition(y=xr.DataArray(values, {"time": [0.2, 1.0, 1.9]}, ("case", "time")))
+    batch = learned.condition(y=xr.DataArray(values, {"time": [0.2, 1.0, 1.9]}, ("case", "time")))
     tree = batch.sample(jax.random.key(0), 4_000, sites=["a", "b"])
     assert tree.posterior["a"].dims == ("chain", "draw", "case")
     for number, own in enumerate(values):
@@ -169,12 +182,19 @@ def test_parameters_in_an_interval_under_a_constraint_or_a_new_prior(fitted):
         posterior.condition(prior={"y": dist.Normal(0.0, 1.0)})
 
 
+@pytest.mark.slow
+def test_the_answers_at_other_times_are_calibrated(learned):
+    mask = np.isin(np.arange(21), [0, 10, 20])
+    asked = {"sites": ["a", "b", "y"], "at": {"time": TIMES[[5, 13]]}}
+    assert learned.calibrate(jax.random.key(0), {"y": mask}, num_simulations=200, num_draws=50, **asked).is_calibrated
+
+
 def test_ranks_at_some_times(fitted):
     mask = np.isin(np.arange(21), [0, 10, 20])
     calibration = fitted.calibrate(
-        jax.random.key(0), {"y": mask}, num_simulations=200, num_draws=50, sites=["a", "y"], at={"time": TIMES[[5, 10]]}
+        jax.random.key(0), {"y": mask}, num_simulations=20, num_draws=10, sites=["a", "y"], at={"time": TIMES[[5, 10]]}
     )
-    assert calibration.is_calibrated and set(calibration.p_values) == {"a", "y", "jointly"}
+    assert set(calibration.p_values) == {"a", "y", "jointly"}
     assert np.isnan(calibration.pits["y"][:, 1]).all() and not np.isnan(calibration.pits["y"][:, 0]).any()
     with pytest.raises(ValueError, match="where the model is simulated"):
         fitted.calibrate(jax.random.key(0), {"y": mask}, num_simulations=20, num_draws=5, at={"time": [0.123]})
@@ -182,8 +202,8 @@ def test_ranks_at_some_times(fitted):
 
 def test_draws_under_jit_and_as_a_numpyro_distribution(fitted):
     posterior = fitted.condition(y=given(*SEEN))
-    drawn = jax.jit(lambda key: posterior.draw(key, (2_000,), sites=["a", "b"]))(jax.random.key(0))
-    check_moments(flat(drawn, "a", "b"), *exact(*SEEN, []))
+    ask = lambda key: posterior.draw(key, (200,), at={"time": [0.4]})  # noqa: E731
+    np.testing.assert_allclose(jax.jit(ask)(jax.random.key(0))["y"], ask(jax.random.key(0))["y"], atol=1e-3)
     learned = posterior.as_numpyro(sites=["a"])
     assert np.isfinite(learned.log_prob(0.5)) and learned.sample(jax.random.key(0), (3,)).shape == (3,)
     with pytest.raises(ValueError, match="'y' is a function"):
@@ -197,11 +217,12 @@ def test_a_saved_network_answers_the_same(fitted, tmp_path):
     np.testing.assert_array_equal(draws[0]["y"], draws[1]["y"])
 
 
-def test_far_values_are_warned_of_at_any_times(fitted):
+def test_far_values_are_warned_of_at_any_times():
+    simformer = untrained(line, **OPTIONS)
     with pytest.warns(RuntimeWarning, match="far outside"):
-        asked = fitted.condition(y=given([0.13, 1.94], [30.0, -30.0]))
+        asked = simformer.condition(y=given([0.13, 1.94], [30.0, -30.0]))
     assert "y" in asked.check_given().far
-    assert fitted.condition(y=given(*SEEN)).check_given().far == ()
+    assert simformer.condition(y=given(*SEEN)).check_given().far == ()
 
 
 @pytest.mark.parametrize(
