@@ -43,5 +43,9 @@ def nearest(
 
 
 def slots(points: int) -> int:
-    """Room for so many points, so that what is compiled serves more questions: a power of two, 8 at least, or none."""
-    return 0 if not points else max(FEWEST_SLOTS, 1 << (points - 1).bit_length())
+    """Room for so many points, so that what is compiled serves more questions: 8, 16, 24, 32, 48, 64, ..., or none."""
+    size = FEWEST_SLOTS
+    while size < points:
+        half = 1 << (size.bit_length() - 1)
+        size = 2 * size if size == FEWEST_SLOTS else half + half // 2 if size == half else 2 * half
+    return size if points else 0

@@ -93,7 +93,8 @@ class Query:
         sites
             Those to draw, all with a latent scalar by default; others are left out.
         at
-            Coordinates by continuous dim where functions are asked for; where they were simulated by default.
+            Coordinates by continuous dim, or by function, where functions are asked for; where they were simulated by
+            default.
 
         Returns
         -------

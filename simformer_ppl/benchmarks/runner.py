@@ -186,20 +186,12 @@ def _draw_points(
 ) -> Float[np.ndarray, "draws scalars"]:
     """Draws of all scalars of one question about points of functions."""
     asked = condition_points(simformer, question)
-    dims = {name: simformer.structure.sites[name].dims[0] for name in question.coordinates}
-    # one set of coordinates for all functions: draws of more points are draws of some
-    at = {
-        dim: np.unique(np.concatenate([own for name, own in question.coordinates.items() if dims[name] == dim]))
-        for dim in set(dims.values())
-    }
-    drawn = asked.draw(key, (count,), num_steps=evaluations, at=at)
+    latent = [name for name, part in _parts(simformer, question).items() if not question.given[part].all()]
+    drawn = asked.draw(key, (count,), num_steps=evaluations, at=question.coordinates, sites=latent)
     scalars = np.tile(question.values, (count, 1))
     for name, part in _parts(simformer, question).items():
         if name in drawn:
-            values = np.asarray(drawn[name]).reshape(count, -1)
-            if name in dims:
-                values = values[:, np.searchsorted(at[dims[name]], question.coordinates[name])]
-            scalars[:, part] = values
+            scalars[:, part] = np.asarray(drawn[name]).reshape(count, -1)
     return np.where(question.given, question.values, scalars)
 
 
