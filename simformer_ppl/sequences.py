@@ -249,6 +249,7 @@ class Sequences:
             own_vector_of_token=tuple(layout.own_vector_of_token.tolist()),
             constants=StaticArray.of(layout.constants.astype(np.float32)),
             functions=functions,
+            has_functions=self.functions is not None,
             points_are_linked=linked,
         )
         network = NetworkOf(index, self.config, self._relations(adjacency, neighbours, together))

@@ -210,6 +210,12 @@ def test_draws_under_jit_and_as_a_numpyro_distribution(fitted):
         posterior.as_numpyro()
 
 
+def test_a_question_may_be_about_no_points(fitted):
+    drawn = fitted.condition().draw(jax.random.key(0), (3,), sites=["a"])
+    assert {name: value.shape for name, value in drawn.items()} == {"a": (3,)}
+    assert np.isfinite(fitted.condition(a=0.5).log_prob({"b": np.zeros(2)})).all()
+
+
 def test_a_saved_network_answers_the_same(fitted, tmp_path):
     fitted.save(tmp_path / "line")
     again = Simformer.load(tmp_path / "line", line)

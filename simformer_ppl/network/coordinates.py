@@ -53,7 +53,7 @@ class CoordinateVectors(nnx.Module):
 
     def __call__(self, coordinates: Float[Array, "#batch tokens"]) -> Float[Array, "#batch tokens 4*width"]:
         """Moves of the vectors of every token: zero where it is no point of a function."""
-        places = np.asarray(self.index.functions)
+        places = np.asarray(self.index.functions, int)
         own = coordinates[:, places, None]
         angles = 2 * jnp.pi * own * self.frequencies[...]
         features = jnp.concatenate([own - 0.5, jnp.sin(angles), jnp.cos(angles)], -1)

@@ -28,6 +28,8 @@ class TokenIndex(NamedTuple):
         Those constants, ``[tokens, constants]``.
     functions
         Tokens that are points of a function: all of a group, along its coordinate.
+    has_functions
+        Whether there are functions at all: a sequence may have no points of them.
     points_are_linked
         Whether points depend on each other, so that it matters how near they are.
     """
@@ -38,6 +40,7 @@ class TokenIndex(NamedTuple):
     own_vector_of_token: tuple[int, ...]
     constants: StaticArray
     functions: tuple[int, ...] = ()
+    has_functions: bool = False
     points_are_linked: bool = False
 
 

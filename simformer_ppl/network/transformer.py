@@ -157,7 +157,7 @@ class Simformer(nnx.Module):
         self.embedding = TokenEmbedding(config.width, config.value_features, rngs)
         self.noise = NoiseEmbedding(config.noise_features, config.width, rngs)
         relations = np.zeros((0, tokens, tokens), bool) if relations is None else relations
-        if index.functions:
+        if index.has_functions:
             sizes = config.coordinate_features, config.coordinate_hidden
             self.coordinates = CoordinateVectors(index, config.width, *sizes, rngs)
         self.layers = _stack(config, len(relations), len(NEARNESS_SCALES) if index.points_are_linked else 0, rngs)
