@@ -126,7 +126,7 @@ class ConditionedDistribution(Query):
             given = replace(given, priors={**given.priors, name: read_new})
         pairs = {name: (self.structure.sites[name], value) for name, value in given.values.items()}
         result = replace(self, given=replace(given, batch_shape=join_batches(pairs)))
-        if self.structure.sites and not result.latent_sites:
+        if self.structure.sites and not result._open_sites:
             raise ValueError(
                 "Nothing is left to sample: every site is given in full. Expected at least one latent scalar."
             )

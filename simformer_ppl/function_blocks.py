@@ -35,9 +35,11 @@ def blocks_of(count: int, most: int) -> list[Int[np.ndarray, " block"]]:
 def nearest(
     known: Float[np.ndarray, " known"], new: Float[np.ndarray, " new"], most: int
 ) -> Int[np.ndarray, " nearest"]:
-    """The known points nearest to any of the new ones."""
-    if len(known) <= most or not len(new):
-        return np.arange(min(len(known), most))
+    """The known points nearest to any of the new ones, or spread over all where there are none."""
+    if len(known) <= most:
+        return np.arange(len(known))
+    if not len(new):
+        return np.unique(np.linspace(0, len(known) - 1, most).round().astype(int))
     distance = np.abs(known[:, None] - new[None]).min(1)
     return np.sort(np.argsort(distance, kind="stable")[:most])
 

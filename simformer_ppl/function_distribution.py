@@ -4,19 +4,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import numpy as np
 import xarray as xr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from simformer_ppl.conditioned import ConditionedDistribution, Labelled
 from simformer_ppl.diagnostics.novelty import Simulated
-from simformer_ppl.function_points import concatenate, on_places, read_coordinates
+from simformer_ppl.function_points import on_places, read_coordinates
 from simformer_ppl.function_query import FunctionQuery
 from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.labelled_arrays import align
 from simformer_ppl.naming import resolve_batch_dims, resolve_dims, stored, stored_labels, stored_names
 from simformer_ppl.structure import Site
-from simformer_ppl.tokens.conditions import Given, encode_values, name_batch, read_values
+from simformer_ppl.tokens.conditions import Given, encode_values, merge_values, name_batch, read_values
 from simformer_ppl.tokens.intervals import Interval
 
 
@@ -27,30 +28,44 @@ class FunctionDistribution(FunctionQuery, ConditionedDistribution):
     # ------------------------------------------------------------------ what is given
 
     def _add(self, given: Given, name: str, value: Any) -> Given:
-        if name not in self._functions.axes or self._site(name) is None:
+        if name not in self._functions.axes:
             return super()._add(given, name, value)
         if isinstance(value, Interval):
             raise ValueError(f"Site '{name}' is a function of '{self._functions.axes[name][1]}': expected values.")
-        array, coordinates, given = self._read_function(given, name, value)
+        site, value, coordinates, given = self._align(given, name, value)
+        array = read_values(site, value)
+        assert self.sequences is not None
+        encode_values(self.sequences.layout_of({name: len(coordinates)}), name, array)  # refuses edges of the support
         axis = self._functions.axes[name][0] - len(self.structure.sites[name].shape)
         if isinstance(array, np.ndarray):
             others = tuple(i for i in range(array.ndim) if i != array.ndim + axis)
             there = ~np.isnan(array).all(others)
-            array, coordinates = np.compress(there, array, axis), coordinates[there]
             if not there.any():
-                return given
+                if array.ndim == len(self.structure.sites[name].shape):
+                    return given
+                there[0] = True  # a point without any value keeps the batch axes
+            array, coordinates = np.compress(there, array, axis), coordinates[there]
         if name in given.values:
-            old, new = (on_places(own, self._functions.grid(name)) for own in (given.coordinates[name], coordinates))
-            twice = np.intersect1d(old, new)
-            if len(twice):
-                raise ValueError(f"Site '{name}' is given twice at {twice[:3].tolist()}. Expected every point once.")
-            coordinates = np.concatenate([given.coordinates[name], coordinates])
-            array = concatenate(np, given.values[name], array, axis)
+            array, coordinates = self._merge(name, (given.values[name], given.coordinates[name]), (array, coordinates))
         coordinates_of = {**given.coordinates, name: coordinates}
         return replace(given, values={**given.values, name: array}, coordinates=coordinates_of)
 
-    def _read_function(self, given: Given, name: str, value: Any) -> tuple[Any, Float[np.ndarray, " points"], Given]:
-        """Checked values of a function, their coordinates, and what is given with the batch axes named."""
+    def _merge(self, name: str, *parts: tuple[Any, np.ndarray]) -> tuple[Any, Float[np.ndarray, " points"]]:
+        """Values that were given before and now, at all their coordinates; NaN where there is none."""
+        axis, site = self._functions.axes[name][0], self.structure.sites[name]
+        placed = [on_places(coordinates, self._functions.grid(name)) for _, coordinates in parts]
+        both, spread = np.union1d(*placed), []
+        for (array, _), places in zip(parts, placed, strict=True):
+            if isinstance(array, jax.core.Tracer):
+                raise ValueError(f"Site '{name}': expected its values at once where one of them is traced by JAX.")
+            start = array.ndim - len(site.shape) + axis
+            full = np.full((*array.shape[:start], len(both), *array.shape[start + 1 :]), np.nan)
+            np.moveaxis(full, start, 0)[np.searchsorted(both, places)] = np.moveaxis(array, start, 0)
+            spread.append(full)
+        return merge_values(site, *spread), both
+
+    def _align(self, given: Given, name: str, value: Any) -> tuple[Site, Any, Float[np.ndarray, " points"], Given]:
+        """A function as a site of so many points, its values, coordinates, and what is given with batch axes named."""
         axis, dim = self._functions.axes[name]
         site, coordinates = self.structure.sites[name], self._functions.grid(name)
         if isinstance(value, xr.DataArray):
@@ -63,15 +78,12 @@ class FunctionDistribution(FunctionQuery, ConditionedDistribution):
             labels = {other: own for other, own in self.coords.items() if other != dim}
             value, batch_dims, batch_coords = align(site, value, labels, self.dims)
             given = name_batch(given, name, tuple(batch_dims), batch_coords)
-        array = read_values(site, value)
-        assert self.sequences is not None
-        encode_values(self.sequences.of({name: len(coordinates)}).layout, name, array)
-        return array, coordinates, given
+        return site, value, coordinates, given
 
     def _read_points(self, name: str, value: Any) -> tuple[Any, Float[np.ndarray, " points"]]:
         if not isinstance(value, xr.DataArray):
             return super()._read_points(name, value)
-        array, coordinates, _ = self._read_function(Given(), name, value)
+        _, array, coordinates, _ = self._align(Given(), name, value)
         return array, coordinates
 
     # ------------------------------------------------------------------ checks
@@ -98,8 +110,9 @@ class FunctionDistribution(FunctionQuery, ConditionedDistribution):
             place, share = self._functions.between(name, coordinates)
             places[name] = place + (share > 0.5)
         sequence = self.sequences.of({name: len(own) for name, own in places.items()})
-        joint = self.sequences.joint_at(self.joint, self.given.coordinates)
-        return joint, simulated.at(np.asarray(sequence.channels_at(places)))
+        with jax.ensure_compile_time_eval():  # coordinates are known inside of ``jax.jit`` too
+            joint = self.sequences.joint_at(self.joint, self.given.coordinates)
+            return joint, simulated.at(np.asarray(sequence.channels_at(places)))
 
     def _holes(self, name: str) -> Bool[np.ndarray, "#conditions scalars"]:
         if name in self._functions.axes:

@@ -17,10 +17,10 @@ from simformer_ppl.query import Query
 from simformer_ppl.restrictions import Restrictions
 from simformer_ppl.sequences import Sequences
 from simformer_ppl.structure import Site
-from simformer_ppl.tokens.conditions import encode_values
+from simformer_ppl.tokens.conditions import complete_values, encode_values
 from simformer_ppl.tokens.functions import Functions
 from simformer_ppl.tokens.states import ABSENT, GIVEN, LATENT, States
-from simformer_ppl.weighted_draws import Restricted, restricted_draws
+from simformer_ppl.weighted_draws import Restricted
 
 Coordinates = Mapping[str, ArrayLike]
 
@@ -66,26 +66,38 @@ class FunctionQuery(Query):
         ValueError
             If a site is unknown or given in full, a dim is not continuous, or a coordinate is out of range.
         """
+        asked = self._asked_at(at or {})
+        if not asked.latent_sites:
+            raise ValueError(
+                "Nothing is left to sample: every site is given in full where it is asked for. Expected `at` other "
+                f"coordinates of {', '.join(self._functions.axes)}."
+            )
+        return super(FunctionQuery, asked).of_sites(sites)
+
+    def _asked_at(self, at: Coordinates) -> Self:
+        """The same question about functions at some coordinates."""
         grids = {**self._functions.grids, **{name: self._functions.grid(name) for name in self._functions.axes}}
-        for dim in at or {}:
+        for dim in at:
             if dim not in grids:
                 raise ValueError(f"at: '{dim}' is no continuous dim or function. Expected some of {list(grids)}.")
-        read = {dim: read_coordinates(f"at['{dim}']", own, grids[dim]) for dim, own in (at or {}).items()}
-        return super(FunctionQuery, replace(self, at={**self.at, **read})).of_sites(sites)
+        read = {dim: read_coordinates(f"at['{dim}']", own, grids[dim]) for dim, own in at.items()}
+        return replace(self, at={**self.at, **read})
+
+    @property
+    def _open_sites(self) -> tuple[str, ...]:
+        return self.latent_sites or tuple(self._functions.axes)
 
     def log_prob(self, values: Mapping[str, ArrayLike], *, at: Coordinates | None = None) -> Float[Array, "*batch"]:
         """Normalised log density; functions at the coordinates of their DataArrays, or `at` some, or on their grids.
 
         See :meth:`simformer_ppl.ConditionedDistribution.log_prob`.
         """
-        asked = self.of_sites(None, at)
-        named = [name for name in asked.latent_sites if name in values]
-        if not named:
-            raise ValueError(
-                f"{self!r}: expected values of some of the latent sites {', '.join(asked.latent_sites)}, got "
-                f"{', '.join(map(repr, values)) or 'none'}."
-            )
-        return replace(asked, asked=frozenset(named))._log_prob(values)
+        asked, read = self._asked_at(at or {}), dict(values)
+        for name in self._functions.axes:
+            if name in values:
+                read[name], coordinates = asked._read_points(name, values[name])
+                asked = replace(asked, at={**asked.at, name: coordinates})
+        return super(FunctionQuery, asked).log_prob(read)
 
     def _is_whole(self, name: str) -> bool:
         if name not in self._functions.axes or name not in self.given.values:
@@ -209,7 +221,7 @@ class FunctionQuery(Query):
     def _draw_all(
         self, rng_key: PRNGKeyArray, sample_shape: tuple[int, ...], num_steps: int
     ) -> tuple[dict[str, Array], Restricted | None]:
-        """Draws of every site that is asked for, given scalars as given, and how restricted ones were come by.
+        """Draws of every site that is asked for or given, and how restricted ones were come by.
 
         Many points of functions are drawn block by block, given the sites that are no functions and the nearest points
         that are known: exact where points do not depend on each other but through these sites.
@@ -229,19 +241,19 @@ class FunctionQuery(Query):
             for name, own in new.items():
                 chosen = plan[name][number] if number < len(plan[name]) else np.zeros(0, int)
                 block[name] = own.take(chosen, functions.axes[name][0] + 1)
-            around = np.concatenate([functions.scale(name, own.coordinates) for name, own in block.items()])
             for name, own in known.items():
                 near = np.arange(len(own.coordinates))
                 if number:
                     room = functions.most_points[name] if self._points_are_linked else 0
-                    near = nearest(functions.scale(name, own.coordinates), around, room)
+                    around = [part.coordinates for other, part in block.items() if functions.share_dim(name, other)]
+                    near = nearest(own.coordinates, np.concatenate(around), room)
                 told[name] = own.take(near, functions.axes[name][0] + 1)
             drawn, fixed, report = self._draw_block(key, leading, fixed, told, block, num_steps, again=count > 1)
             restricted = report or restricted
             known = {name: known[name].join(drawn[name], functions.axes[name][0] + 1) for name in known}
-        values = {name: self._fill(name, value, leading) for name, value in fixed.items()}
+        values = {name: value.reshape(*leading, *self.sites[name].shape) for name, value in fixed.items()}
         for name in functions.axes:
-            if self._is_asked(name):
+            if self._is_asked(name) or self._is_whole(name):
                 values[name] = self._assemble(name, known[name], leading, rows)
         return values, restricted
 
@@ -262,12 +274,7 @@ class FunctionQuery(Query):
         points = {name: told[name].join(own, axes[name]) for name, own in block.items()}
         joint, channels, states = self._sequence(fixed, points, rows, asked=again or self._is_restricted)
         if self._is_restricted or self._dynamic_sites:
-            restrictions = self._restrictions_of(joint)
-            if isinstance(rng_key, jax.core.Tracer) or isinstance(channels, jax.core.Tracer):
-                raise ValueError(f"{self!r}: restricted draws of functions cannot be traced by JAX.")
-            patterns, conditions = states, math.prod(self.batch_shape)
-            restricted = restricted_draws(rng_key, channels, patterns, conditions, restrictions, num_steps, repr(self))
-            draws = restricted.draws
+            draws, restricted = self._restricted(rng_key, channels, states, self._restrictions_of(joint), num_steps)
         elif (states == LATENT).any():
             draws = joint.draw(rng_key, channels, states, num_steps)
         else:
@@ -305,7 +312,7 @@ class FunctionQuery(Query):
     @property
     def _points_are_linked(self) -> bool:
         assert self.sequences is not None
-        return self.sequences.training.network.index.points_are_linked
+        return self.sequences.training.index.points_are_linked
 
     @property
     def _dynamic_sites(self) -> tuple[str, ...]:
@@ -328,54 +335,31 @@ class FunctionQuery(Query):
                 f"Site '{self._dynamic_sites[0]}': its support depends on other sites, which leaves the density beside "
                 "functions without a known normaliser."
             )
-        functions, leading, read = self._functions, self.batch_shape, {}
-        for name in self.latent_sites:
-            own, shape = values[name], self.structure.sites[name].shape
-            coordinates = np.zeros(0)
-            if name in functions.axes:
-                own, coordinates = self._read_points(name, own)
-                axis = functions.axes[name][0]
-                shape = (*shape[:axis], len(coordinates), *shape[axis + 1 :])
-            array = jnp.asarray(own)
-            if array.shape[array.ndim - len(shape) :] != shape:
-                raise ValueError(
-                    f"Site '{name}': expected shape (*sample_shape, *batch_shape, *{shape}), got {array.shape}."
-                )
-            leading = np.broadcast_shapes(leading, array.shape[: array.ndim - len(shape)])
-            read[name] = array, coordinates, shape
+        functions, own, latent = self._functions, self.structure.sites, self.latent_sites
+        fixed = replace(self.given, values={name: self.given.values[name] for name in self._fixed(self.given.values)})
+        full, leading = complete_values(self.sites, fixed, latent, values)
         rows = math.prod(leading)
-        flat = {
-            name: jnp.broadcast_to(array, leading + shape).reshape(rows, *shape)
-            for name, (array, _, shape) in read.items()
-        }
+        flat = {name: value.reshape(rows, *self.sites[name].shape) for name, value in full.items()}
         points = {}
-        for name in functions.axes:
-            axis = functions.axes[name][0] + 1
-            at = replace(self, at={**self.at, name: read[name][1]}) if name in read else self
-            new, known = at._wanted(name, leading)
-            if name in read:
-                placed = on_places(read[name][1], functions.grid(name))
-                order = [int(np.flatnonzero(placed == c)[0]) for c in new.coordinates]
-                asked = jnp.take(flat[name], np.array(order, int), axis)
+        for name, (axis, _) in functions.axes.items():
+            new, known = self._wanted(name, leading)
+            if name in latent:
+                places = np.searchsorted(np.sort(self._coordinates(name)), new.coordinates)
+                asked = jnp.take(flat[name], np.argsort(self._coordinates(name))[places], axis + 1)
                 new = new._replace(values=jnp.where(new.known, new.values, asked))
-            points[name] = known.join(new, axis)
+                flat[name] = jnp.broadcast_to(new.values, (rows, *new.values.shape[1:]))
+            points[name] = known.join(new, axis + 1)
         joint, channels, states = self._sequence({}, points, rows, asked=False)
-        layout = joint.layout
-        full = layout.decode(channels)
-        inside = jnp.ones(rows, bool)
-        for name in self.latent_sites:
+        layout, inside = joint.layout, jnp.ones(rows, bool)
+        for name in latent:
             if name not in functions.axes:
-                site, part = layout.sites[name], layout.channel_slices[name]
-                present = np.repeat(states[:, site.token_slice] == GIVEN, layout.transforms[name].channels_per_token, 1)
-                encoded = layout.transforms[name].forward(flat[name])
-                channels = channels.at[:, part].set(jnp.where(present, channels[:, part], encoded))
-            check = jnp.asarray(self.structure.sites[name].support(flat[name]))
-            inside &= check.reshape(rows, -1).all(-1)
+                channels = channels.at[:, layout.channel_slices[name]].set(layout.transforms[name].forward(flat[name]))
+            inside &= jnp.asarray(own[name].support(flat[name])).reshape(rows, -1).all(-1)
         safe = jnp.where(jnp.isfinite(channels), channels, 0.0)
-        full = {**layout.decode(safe), **{n: v for n, v in flat.items() if n not in functions.axes}}
+        decoded = {**layout.decode(safe), **{name: flat[name] for name in self._fixed(self.sites)}}
         log_density = joint.log_density(jax.random.key(0), safe, states)
-        latent = states[:, layout.token_of_channel] == LATENT
-        jacobian = jnp.where(latent, layout.log_abs_det_jacobian(full), 0.0).sum(-1)
+        is_latent = states[:, layout.token_of_channel] == LATENT
+        jacobian = jnp.where(is_latent, layout.log_abs_det_jacobian(decoded), 0.0).sum(-1)
         return jnp.where(inside, log_density + jacobian, -jnp.inf).reshape(leading)
 
     def _read_points(self, name: str, value: Any) -> tuple[Any, Float[np.ndarray, " points"]]:

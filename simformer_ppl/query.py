@@ -67,6 +67,11 @@ class Query:
         return tuple(name for name in self.sites if not self._is_whole(name) and self._is_asked(name))
 
     @property
+    def _open_sites(self) -> tuple[str, ...]:
+        """Sites of which something can be asked."""
+        return self.latent_sites
+
+    @property
     def observed_sites(self) -> tuple[str, ...]:
         """Sites with at least one given scalar, in trace order."""
         return tuple(name for name in self.sites if name in self.given.values)
@@ -185,7 +190,7 @@ class Query:
         return jnp.where(self._supported(full, leading), log_density, -jnp.inf)
 
     def __repr__(self) -> str:
-        latent = ", ".join(self._label(name, latent=True) for name in self.latent_sites)
+        latent = ", ".join(self._label(name, latent=True) for name in self._open_sites)
         known = [self._label(name, latent=False) for name in self.observed_sites]
         known += [f"{name} in {self._bounds(name)}" for name in self.given.intervals]
         known += [constraint.label for constraint in self.given.constraints]
@@ -274,26 +279,24 @@ class Query:
         rows, patterns = self._rows(sample_shape)
         if not self._restrictions:
             draws = self.joint.draw(rng_key, rows, patterns, num_steps)
-        elif isinstance(rows, jax.core.Tracer) or isinstance(rng_key, jax.core.Tracer):
-            draws = self._restricted_traced(rng_key, rows, patterns, num_steps)
         else:
-            conditions = math.prod(self.batch_shape)
-            restricted = restricted_draws(
-                rng_key, rows, patterns, conditions, self._restrictions, num_steps, repr(self)
-            )
-            draws = restricted.draws
+            draws, restricted = self._restricted(rng_key, rows, patterns, self._restrictions, num_steps)
         values = self.joint.layout.decode(draws.reshape(*leading, -1))
         return {name: self._fill(name, value, leading) for name, value in values.items()}, restricted
 
-    def _restricted_traced(
-        self, rng_key: PRNGKeyArray, rows: Array, patterns: States, num_steps: int
-    ) -> Float[Array, "rows channels"]:
-        draw = lambda key: self.joint.draw(key, rows, patterns, num_steps)  # noqa: E731
-
-        log_weight = self._restrictions.log_weight
-        if self._restrictions.are_certain:
-            return redraw_traced(rng_key, rows, draw, lambda draws: log_weight(draws) > -jnp.inf)
-        return resample_traced(rng_key, rows, draw, log_weight, TRACED_PROPOSALS)
+    def _restricted(
+        self, rng_key: PRNGKeyArray, rows: Array, patterns: States, restrictions: Restrictions, num_steps: int
+    ) -> tuple[Float[Array, "rows channels"], Restricted | None]:
+        """Restricted draws, and how they were come by, if not traced."""
+        if not (isinstance(rows, jax.core.Tracer) or isinstance(rng_key, jax.core.Tracer)):
+            conditions = math.prod(self.batch_shape)
+            found = restricted_draws(rng_key, rows, patterns, conditions, restrictions, num_steps, repr(self))
+            return found.draws, found
+        draw = lambda key: restrictions.joint.draw(key, rows, patterns, num_steps)  # noqa: E731
+        log_weight = restrictions.log_weight
+        if restrictions.are_certain:
+            return redraw_traced(rng_key, rows, draw, lambda draws: log_weight(draws) > -jnp.inf), None
+        return resample_traced(rng_key, rows, draw, log_weight, TRACED_PROPOSALS), None
 
     @cached_property
     def _restrictions(self) -> Restrictions:

@@ -16,36 +16,12 @@ from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.network import NetworkConfig, Simformer, StaticArray, TokenIndex
 from simformer_ppl.structure import ModelStructure
 from simformer_ppl.structure.attention_masks import token_relations
-from simformer_ppl.structure.collapse import at_any_points, joined_by_points
+from simformer_ppl.structure.collapse import KindGraph, joined_by_points
 from simformer_ppl.tokens.attention import Attention, AttentionFunction, attention_function
 from simformer_ppl.tokens.functions import Functions
 from simformer_ppl.tokens.layout import TokenLayout
 from simformer_ppl.tokens.sharing import same_element
 from simformer_ppl.tokens.standardisation import Standardisation, fit_standardisation
-
-
-@dataclass(frozen=True)
-class NetworkOf:
-    """Makes networks for a sequence.
-
-    Attributes
-    ----------
-    index
-        Which channels, tokens and groups belong together.
-    config
-        Size of the network.
-    relations
-        Kinds of pairs of tokens, if the network is to know of them.
-    """
-
-    index: TokenIndex
-    config: NetworkConfig
-    relations: StaticArray | None
-
-    def __call__(self, rng_key: PRNGKeyArray) -> Simformer:
-        """Draw the weights."""
-        relations = None if self.relations is None else self.relations.array
-        return Simformer(self.index, self.config, relations=relations, rngs=nnx.Rngs(rng_key))
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +32,12 @@ class Sequence:
     ----------
     layout
         Where sites live.
-    network
-        From a key to a network of random weights.
+    index
+        Which channels, tokens and groups belong together.
+    config
+        Size of the network.
+    relations
+        Kinds of pairs of tokens, if the network is to know of them.
     attention
         Mask of every example.
     first_channels
@@ -71,12 +51,18 @@ class Sequence:
     """
 
     layout: TokenLayout
-    network: NetworkOf
+    index: TokenIndex
+    config: NetworkConfig
+    relations: Bool[np.ndarray, "kinds tokens tokens"] | None
     attention: AttentionFunction
     first_channels: Int[np.ndarray, " channels"]
     strides: Int[np.ndarray, " channels"]
     slots: Int[np.ndarray, " channels"]
     points: Mapping[str, int]
+
+    def network(self, rng_key: PRNGKeyArray) -> Simformer:
+        """A network of random weights."""
+        return Simformer(self.index, self.config, relations=self.relations, rngs=nnx.Rngs(rng_key))
 
     @cached_property
     def graph(self) -> nnx.GraphDef:
@@ -86,7 +72,7 @@ class Sequence:
     @cached_property
     def is_point(self) -> Bool[np.ndarray, " tokens"]:
         """Tokens that are points of functions."""
-        return np.isin(np.arange(len(self.layout.group_of_token)), self.network.index.functions)
+        return np.isin(np.arange(len(self.layout.group_of_token)), self.index.functions)
 
     def channels_at(
         self, places: Mapping[str, Int[Array | np.ndarray, "*batch points"]]
@@ -220,55 +206,59 @@ class Sequences:
             coordinates=sequence.along_tokens(scaled)[None],
         )
 
+    def layout_of(self, points: Mapping[str, int]) -> TokenLayout:
+        """Where the sites of a sequence live."""
+        if self.functions is None:
+            return self.layout
+        sites = self.layout.sites
+        return self.layout.at(self.functions.resize(sites, points), self.functions.places(sites, points)[0])
+
+    @cached_property
+    def _graphs(self) -> tuple[KindGraph, KindGraph, KindGraph]:
+        """Edges of the model, its moral graph, and which tokens are of one element: whatever points are there."""
+        structure, functions = self.structure, self.functions
+        kinds, moral = np.arange(structure.num_tokens), structure.moral()
+        if functions is not None:
+            kinds = functions.places(self.layout.sites, functions.grid_sizes)[0]
+            moral = joined_by_points(moral, functions.are_points(self.layout.sites))
+        together = same_element(structure, () if functions is None else functions.grids)
+        adjacency, neighbours, same = (KindGraph.of(g, kinds) for g in (structure.adjacency, moral, together))
+        return adjacency, neighbours, same
+
     def _make(self, points: Mapping[str, int]) -> Sequence:
-        layout, structure = self.layout, self.structure
-        first = np.arange(structure.num_tokens)
-        strides = slots = np.zeros(structure.num_tokens, int)
-        adjacency, neighbours, together = structure.adjacency, structure.moral(), same_element(structure)
-        functions: tuple[int, ...] = ()
-        linked = False
-        if self.functions is not None:
-            is_point = self.functions.are_points(layout.sites)
-            kinds, _, _ = self.functions.places(layout.sites, self.functions.grid_sizes)
-            first, strides, slots = self.functions.places(layout.sites, points)
-            layout = layout.at(self.functions.resize(layout.sites, points), first)
-            joined = neighbours = joined_by_points(neighbours, is_point)
-            together = same_element(structure, self.functions.grids)
-            adjacency, neighbours, together = (
-                at_any_points(graph, kinds, first) for graph in (adjacency, neighbours, together)
-            )
-            functions = tuple(np.flatnonzero(is_point[first]).tolist())
-            linked = bool(at_any_points(joined, kinds, kinds)[np.ix_(is_point, is_point)].any())
+        layout, functions = self.layout_of(points), self.functions
+        first = np.arange(self.structure.num_tokens)
+        strides = slots = np.zeros(self.structure.num_tokens, int)
+        is_point = np.zeros(len(first), bool)
+        if functions is not None:
+            is_point = functions.are_points(self.layout.sites)
+            first, strides, slots = functions.places(self.layout.sites, points)
         of_channel = layout.token_of_channel
         within_token = np.arange(len(of_channel)) - np.searchsorted(of_channel, of_channel)
         first_channels = np.searchsorted(self.layout.token_of_channel, first)[of_channel] + within_token
+        adjacency, neighbours, together = self._graphs
+        kinds_of_points = np.isin(neighbours.kinds, np.flatnonzero(is_point))
         index = TokenIndex(
             token_of_channel=tuple(of_channel.tolist()),
             group_of_token=tuple(layout.group_of_token.tolist()),
             group_of_channel=tuple(self.layout.group_of_channel[first_channels].tolist()),
             own_vector_of_token=tuple(layout.own_vector_of_token.tolist()),
             constants=StaticArray.of(layout.constants.astype(np.float32)),
-            functions=functions,
-            has_functions=self.functions is not None,
-            points_are_linked=linked,
+            functions=tuple(np.flatnonzero(is_point[first]).tolist()),
+            has_functions=functions is not None,
+            points_are_linked=bool(neighbours.edges[np.ix_(kinds_of_points, kinds_of_points)].any()),
         )
-        network = NetworkOf(index, self.config, self._relations(adjacency, neighbours, together))
-        contexts = structure.contexts if isinstance(self.attention, str) and self.attention == "contextual" else None
-        attend = attention_function(self.attention, neighbours, layout, contexts)
-        return Sequence(layout, network, attend, first_channels, strides[of_channel], slots[of_channel], points)
-
-    def _relations(
-        self,
-        adjacency: Bool[np.ndarray, "n n"],
-        neighbours: Bool[np.ndarray, "n n"],
-        together: Bool[np.ndarray, "n n"],
-    ) -> StaticArray | None:
-        """Pairs of tokens that get an attention bias of their own; none for a network that is not to know them."""
-        known = token_relations(adjacency, neighbours)
+        moral, kind = neighbours.among(first), self.attention
+        known = token_relations(adjacency.among(first), moral)
+        relations = None
         if self.share_exchangeable:
-            return StaticArray.of(np.concatenate([known, together[None]]))
-        knows = isinstance(self.attention, str) and self.attention in ("moral", "contextual")
-        return StaticArray.of(known) if knows else None
+            relations = np.concatenate([known, together.among(first)[None]])
+        elif isinstance(kind, str) and kind in ("moral", "contextual"):
+            relations = known
+        contexts = self.structure.contexts if isinstance(kind, str) and kind == "contextual" else None
+        attend = attention_function(kind, moral, layout, contexts)
+        numbers = first_channels, strides[of_channel], slots[of_channel]
+        return Sequence(layout, index, self.config, relations, attend, *numbers, points)
 
 
 def _numbered(groups: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:

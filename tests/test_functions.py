@@ -10,7 +10,8 @@ import xarray as xr
 from scipy import stats
 
 from simformer_ppl import Simformer, above
-from simformer_ppl.structure.collapse import at_any_points, joined_by_points
+from simformer_ppl.function_blocks import nearest
+from simformer_ppl.structure.collapse import KindGraph, joined_by_points
 from tests.conftest import SMALL, trained_once, untrained
 
 TIMES = np.linspace(0.0, 2.0, 21)
@@ -61,6 +62,16 @@ def learned(shared_folder):
 def walker():
     options = {"coords": {"time": np.arange(7.0)}, "dims": {"steps": ["time"]}, "continuous_dims": {"time": 3}}
     return untrained(walk, **options)
+
+
+@pytest.fixture(scope="module")
+def summing():
+    def model():
+        scale = numpyro.sample("scale", dist.LogNormal(0.0, 1.0))
+        path = numpyro.sample("path", dist.Normal(jnp.zeros(7), scale).to_event(1))
+        numpyro.deterministic("total", path.sum())
+
+    return untrained(model, dims={"path": ["time"]}, continuous_dims=["time"])
 
 
 def given(times, values):
@@ -200,6 +211,83 @@ def test_ranks_at_some_times(fitted):
         fitted.calibrate(jax.random.key(0), {"y": mask}, num_simulations=20, num_draws=5, at={"time": [0.123]})
 
 
+def test_values_are_added_at_other_and_at_missing_places(fitted):
+    values = np.array([[0.1, np.nan, 0.3], [np.nan, 0.2, np.nan]])
+    first = fitted.condition(y=xr.DataArray(values, {"time": [0.2, 1.0, 1.9]}, ("case", "time")))
+    rest = np.where(np.isnan(values), 0.7, np.nan)
+    both = first.condition(y=xr.DataArray(rest, {"time": [0.2, 1.0, 1.9]}, ("case", "time")))
+    assert both.batch_shape == (2,)
+    drawn = both.draw(jax.random.key(0), at={"time": [0.2, 1.0, 1.5, 1.9]})["y"]
+    np.testing.assert_allclose(drawn[:, [0, 1, 3]], np.where(np.isnan(values), rest, values), rtol=1e-6)
+    with pytest.raises(ValueError, match="'y' is given twice"):
+        both.condition(y=given([1.0], [0.0]))
+
+
+def test_a_batch_that_knows_nothing_is_a_batch(fitted):
+    empty = fitted.condition(y=np.full((3, 21), np.nan))
+    assert empty.batch_shape == (3,)
+    assert empty.draw(jax.random.key(0), (2,), sites=["a"])["a"].shape == (2, 3)
+    assert fitted.condition(y=np.full(21, np.nan)).batch_shape == ()
+
+
+def test_a_function_given_on_its_grid_is_asked_for_in_between(fitted):
+    between = fitted.condition(a=0.0, b=1.0, y=TIMES)
+    assert repr(between) == "p(y(time) | a, b, y[21 of time])"
+    drawn = between.draw(jax.random.key(0), (3,), at={"time": [0.5, 0.55]})["y"]
+    assert drawn.shape == (3, 2) and (np.asarray(drawn[:, 0]) == np.float32(0.5)).all()
+    assert np.asarray(drawn[:, 1]).std() > 0
+    assert np.isfinite(between.log_prob({"y": given([0.55], [0.5])}))
+    with pytest.raises(ValueError, match=r"Nothing is left to sample: .* Expected `at` other coordinates of y"):
+        between.sample(jax.random.key(0))
+
+
+def test_given_entries_are_ignored_in_a_density(fitted):
+    posterior = fitted.condition(y=given(*SEEN))
+    same = [posterior.log_prob({"y": given([0.8, 1.0], [known, 0.2])}) for known in (0.4, 77.0, np.inf)]
+    np.testing.assert_array_equal(same, same[0])
+    np.testing.assert_array_equal(same[0], posterior.log_prob({"y": given([1.0], [0.2])}))
+    with pytest.raises(ValueError, match=r"Site 'y': leading axes \(2,\) do not broadcast with \(3,\)"):
+        posterior.log_prob({"a": np.zeros(3), "y": np.zeros((2, 1))}, at={"time": [1.0]})
+
+
+def test_functions_of_given_values_are_computed_from_them(summing):
+    values = np.linspace(0.0, 1.0, 7)
+    posterior = summing.condition(path=values)
+    tree = posterior.sample(jax.random.key(0), 8, sites=["scale"])
+    np.testing.assert_allclose(tree.posterior["total"], values.sum(), rtol=1e-6)
+
+
+def test_values_traced_by_jax(fitted):
+    draw = lambda values: fitted.condition(y=values).draw(jax.random.key(0), (5,), sites=["a"])["a"]  # noqa: E731
+    np.testing.assert_allclose(jax.jit(draw)(TIMES), draw(TIMES), atol=1e-3)
+    posterior = fitted.condition(y=given(*SEEN), b=above(0.0))
+    drawn = jax.jit(lambda key: posterior.draw(key, (50,), sites=["a", "b"]))(jax.random.key(0))
+    assert (drawn["b"] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("law", "reason"),
+    [
+        (lambda scale: dist.Uniform(jnp.zeros(7), jnp.ones(7)), "its bounds are arrays"),
+        (lambda scale: dist.Uniform(0.0, scale).expand([7]), "its support depends on other sites"),
+    ],
+)
+def test_sites_that_cannot_be_functions(law, reason):
+    def model():
+        scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+        numpyro.sample("path", law(scale).to_event(1))
+
+    with pytest.raises(ValueError, match=f"'path' cannot be a function of 'time': {reason}"):
+        Simformer(model, dims={"path": ["time"]}, continuous_dims=["time"])
+
+
+def test_known_points_are_chosen_near_the_new_ones_or_all_over():
+    known = np.linspace(0.0, 1.0, 11)
+    np.testing.assert_array_equal(nearest(known, np.array([0.31]), 2), [3, 4])
+    np.testing.assert_array_equal(nearest(known, np.zeros(0), 3), [0, 5, 10])
+    np.testing.assert_array_equal(nearest(known[:2], np.array([0.5]), 3), [0, 1])
+
+
 def test_draws_under_jit_and_as_a_numpyro_distribution(fitted):
     posterior = fitted.condition(y=given(*SEEN))
     ask = lambda key: posterior.draw(key, (200,), at={"time": [0.4]})  # noqa: E731
@@ -246,8 +334,6 @@ def test_values_that_cannot_be_given(fitted, value, told):
 
 
 def test_other_errors_say_what_is_expected(fitted):
-    with pytest.raises(ValueError, match="given twice at"):
-        fitted.condition(y=given(*SEEN)).condition(y=given([0.8], [0.0]))
     with pytest.raises(ValueError, match="'place' is no continuous dim"):
         fitted.condition().draw(jax.random.key(0), at={"place": [0.0]})
     with pytest.raises(ValueError, match=r"at\['time'\]: expected coordinates from 0 to 2"):
@@ -264,10 +350,13 @@ def test_other_errors_say_what_is_expected(fitted):
 
 def test_points_that_depend_on_each_other_see_each_other(walker):
     sequence = walker._sequences.training
-    assert sequence.network.index.points_are_linked
+    assert sequence.index.points_are_linked
     sites = walker._sequences.functions.resize(walker.structure.sites, sequence.points)
-    nothing = jnp.zeros((1, sum(site.num_tokens for site in sites.values())), bool)
-    assert sequence.attention(nothing, jnp.zeros(nothing.shape)).all()
+    tokens = sum(site.num_tokens for site in sites.values())
+    steps, far = sites["steps"].token_slice.start, sites["x"].token_slice.stop - 1
+    given_but_two = jnp.ones((1, tokens), bool).at[0, jnp.array([steps, far])].set(False)
+    mask = sequence.attention(given_but_two, jnp.zeros(given_but_two.shape))[0]
+    assert mask[steps].all() and mask[far].all()
     tree = walker.condition(x=xr.DataArray([[0.0], [1.0]], {"time": [0.5, 3.0]}, ("time", "place"))[:, [0, 0]]).sample(
         jax.random.key(0), 8, at={"time": [1.5, 2.0, 2.5, 4.0, 4.5, 5.0, 5.5]}
     )
@@ -279,7 +368,7 @@ def test_given_rates_make_points_independent(fitted):
     rates = jnp.zeros((1, 8), bool).at[:, :2].set(True)
     mask = sequence.attention(rates, jnp.zeros((1, 8)))[0]
     np.testing.assert_array_equal(mask[2:, 2:], np.eye(6, dtype=bool))
-    assert mask[2:, :2].all() and not sequence.network.index.points_are_linked
+    assert mask[2:, :2].all() and not sequence.index.points_are_linked
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -291,7 +380,7 @@ def test_no_edge_is_missing_whatever_points_are_left_out(seed):
     graph |= graph.T
     kinds = np.array([0, 1, 2, 3, 3, 3, 6, 6, 6])
     joined = joined_by_points(graph, is_point)
-    collapsed = at_any_points(joined, kinds, kinds)
+    collapsed = KindGraph.of(joined, kinds).among(kinds)
     kept = ~is_point | (rng.uniform(size=size) < 0.5)
     rest = graph.copy()
     for token in np.flatnonzero(~kept):
@@ -300,6 +389,24 @@ def test_no_edge_is_missing_whatever_points_are_left_out(seed):
     rest &= ~np.eye(size, dtype=bool)
     assert not (rest & ~joined)[np.ix_(kept, kept)].any()
     assert not (rest & ~collapsed)[np.ix_(kept, kept)].any()
+
+
+def test_no_edge_is_added_that_no_points_left_out_make():
+    """Of the tokens a, b, c, x0, x1, y0, y1: a reaches x, and through x1 also b; c stands alone with y."""
+    graph = np.zeros((7, 7), bool)
+    for pair in [(0, 3), (0, 4), (1, 4), (2, 5), (2, 6)]:
+        graph[pair] = graph[pair[::-1]] = True
+    is_point = np.arange(7) >= 3
+    joined = joined_by_points(graph, is_point)
+    expected = graph.copy()
+    expected[0, 1] = expected[1, 0] = True
+    np.testing.assert_array_equal(joined, expected)
+    np.testing.assert_array_equal(joined_by_points(graph, np.zeros(7, bool)), graph)
+    collapsed = KindGraph.of(joined, np.array([0, 1, 2, 3, 3, 5, 5])).among(np.array([0, 1, 2, 3, 3, 5]))
+    expected = np.zeros((6, 6), bool)
+    for pair in [(0, 1), (0, 3), (0, 4), (1, 3), (1, 4), (2, 5)]:
+        expected[pair] = expected[pair[::-1]] = True
+    np.testing.assert_array_equal(collapsed, expected)
 
 
 def test_small_functions_use_every_place():

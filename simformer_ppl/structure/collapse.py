@@ -1,5 +1,7 @@
 """The graph of a sequence that holds some points of functions, whichever they are."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Bool, Int
 from scipy.sparse import csr_array
@@ -33,22 +35,30 @@ def joined_by_points(
     return joined & ~np.eye(len(moral), dtype=bool)
 
 
-def at_any_points(
-    graph: Bool[np.ndarray, "tokens tokens"], kind_of_token: Int[np.ndarray, " tokens"], kinds: Int[np.ndarray, " n"]
-) -> Bool[np.ndarray, "n n"]:
-    """A graph over tokens of these kinds, with every edge that two tokens of their kinds have anywhere.
+@dataclass(frozen=True)
+class KindGraph:
+    """A graph over kinds of tokens, with every edge that two tokens of these kinds have anywhere.
 
-    Parameters
+    Attributes
     ----------
-    graph
-        Over all tokens.
-    kind_of_token
-        Points of one function are of one kind, told by any number; other tokens are each of their own.
     kinds
-        Those of the tokens asked for.
+        Points of one function are of one kind, told by any number; other tokens are each of their own. Increasing.
+    edges
+        Between them; on the diagonal, between different tokens of one kind.
     """
-    numbers, place = np.unique(kind_of_token, return_inverse=True)
-    member = np.eye(len(numbers), dtype=np.float32)[place]
-    between = member.T @ (graph & ~np.eye(len(graph), dtype=bool)).astype(np.float32) @ member > 0
-    asked = np.searchsorted(numbers, kinds)
-    return between[np.ix_(asked, asked)] & ~np.eye(len(kinds), dtype=bool)
+
+    kinds: Int[np.ndarray, " kinds"]
+    edges: Bool[np.ndarray, "kinds kinds"]
+
+    @classmethod
+    def of(cls, graph: Bool[np.ndarray, "tokens tokens"], kind_of_token: Int[np.ndarray, " tokens"]) -> "KindGraph":
+        """Collapse a graph over all tokens."""
+        kinds, place = np.unique(kind_of_token, return_inverse=True)
+        member = np.eye(len(kinds), dtype=np.float32)[place]
+        different = (graph & ~np.eye(len(graph), dtype=bool)).astype(np.float32)
+        return cls(kinds, member.T @ different @ member > 0)
+
+    def among(self, kinds: Int[np.ndarray, " n"]) -> Bool[np.ndarray, "n n"]:
+        """The graph over tokens of these kinds. Diagonal False."""
+        asked = np.searchsorted(self.kinds, kinds)
+        return self.edges[np.ix_(asked, asked)] & ~np.eye(len(kinds), dtype=bool)

@@ -62,6 +62,10 @@ class Functions:
         """Coordinates at which a function is simulated."""
         return self.grids[self.axes[name][1]]
 
+    def share_dim(self, name: str, other: str) -> bool:
+        """Whether two functions have the same coordinate."""
+        return self.axes[name][1] == self.axes[other][1]
+
     @property
     def few_points(self) -> dict[str, int]:
         """A third of the most points."""
@@ -228,7 +232,8 @@ def _check_function(site: Site, along: list[int], own: tuple[str, ...]) -> None:
         "it is a covariate": site.is_covariate,
         "its support is not elementwise": not site.is_elementwise,
         "its values are categories": site.num_categories > 0,
-        "its bounds differ along the dim": any(np.ndim(bound) and np.ptp(bound) for bound in bounds),
+        "its support depends on other sites": not site.support_is_static,
+        "its bounds are arrays": any(np.ndim(bound) for bound in bounds),
     }
     for reason, holds in reasons.items():
         if holds:
