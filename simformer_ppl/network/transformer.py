@@ -123,8 +123,12 @@ class Layer(nnx.Module):
         logits = logits + jnp.einsum("hr,rnm->hnm", self.relation_bias[...], relations.astype(np.float32))
         if near is not None:
             logits = logits + jnp.einsum("hr,brnm->bhnm", self.nearness_bias[...], near)
-        weights = jax.nn.softmax(jnp.where(mask[:, None], logits, _MASKED), -1)
-        mixed = jnp.einsum("bhnm,bmhc->bnhc", weights, value)
+        logits = jnp.where(mask[:, None], logits, _MASKED)
+        weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
+        # normalised by a column of ones in the product: gradients of sums along the last axis are slow on CPU
+        value = jnp.concatenate([value, jnp.ones((*value.shape[:-1], 1), value.dtype)], -1)
+        mixed, total = jnp.split(jnp.einsum("bhnm,bmhc->bnhc", weights, value), [self.head_width], -1)
+        mixed = mixed / total
         return (mixed.reshape(-1, self.heads * self.head_width) @ self.attention_out[...]).reshape(tokens.shape)
 
 
@@ -204,7 +208,8 @@ class Simformer(nnx.Module):
         def through(tokens: Array, layer: nnx.State) -> tuple[Array, None]:
             return nnx.merge(graph, layer)(tokens, noise, mask, self.relations.array, near), None
 
-        tokens, _ = jax.lax.scan(through, tokens, layers)
+        # what a layer computes is computed again for its gradient: memory traffic takes longer, and far more room
+        tokens, _ = jax.lax.scan(jax.checkpoint(through, prevent_cse=False), tokens, layers)
         tokens = tokens[:, token_of_channel]
         prediction = (tokens * vectors.head).sum(-1) + self.head_bias[groups]
         log_variance = (tokens * self.variance_head[groups]).sum(-1) + self.variance_bias[groups]
