@@ -103,6 +103,9 @@ def _check(asked: Query) -> None:
         "a nuisance site is left out": structure.nuisances,
         "a deterministic site is a token": deterministic,
         "the model draws noise that is no site": ["numpyro.prng_key"] if structure.has_hidden_noise else [],
+        "a site with an embedding is not given": [
+            name for name, site in structure.sites.items() if site.is_embedded and name not in asked.given.values
+        ],
     }
     for why, names in unknown.items():
         if names:

@@ -14,15 +14,15 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from simformer_ppl.compilation import ONE_THREAD
+from simformer_ppl.condition import make_condition
 from simformer_ppl.diffusion.density import estimated_log_density, even_levels, hutchinson_probes, log_density
 from simformer_ppl.diffusion.process import Condition, Process, denoiser
 from simformer_ppl.diffusion.samplers import ADAMS, Sampler
 from simformer_ppl.row_counts import rows_of_program
 from simformer_ppl.tokens.attention import AttentionFunction
-from simformer_ppl.tokens.bounds import Bounds
 from simformer_ppl.tokens.layout import TokenLayout
 from simformer_ppl.tokens.standardisation import Standardisation
-from simformer_ppl.tokens.states import ABSENT, GIVEN, LATENT, States, seen_mask
+from simformer_ppl.tokens.states import LATENT, States
 
 EXACT_TRACE_LIMIT = 32
 """Latent channels up to which the density uses the exact trace."""
@@ -135,13 +135,8 @@ class LearnedJoint:
 
     def condition(self, channels: Array, states: Array) -> Condition:
         """Standardised condition of a batch."""
-        tokens, left_out = jnp.asarray(states) == GIVEN, jnp.asarray(states) == ABSENT
-        given = tokens[:, self.layout.token_of_channel]
-        mask = seen_mask(self.attention(tokens, jnp.where(given, channels, 0.0)), ~left_out)
-        bounds = Bounds.of(self.layout.is_bounded, self.standardisation)
-        values = self.standardisation.forward(channels)
-        left_out = left_out[:, self.layout.token_of_channel]
-        return Condition(values, tokens, given, mask, bounds, left_out, self.coordinates)
+        parts = self.layout, self.attention, self.standardisation
+        return make_condition(*parts, channels, jnp.asarray(states), self.coordinates)
 
 
 def _program(static: str) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
@@ -162,7 +157,7 @@ def _program(static: str) -> Callable[[Callable[..., Array]], Callable[..., Arra
 
 @_program("num_steps")
 def _draw(joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, states: Array, *, num_steps: int) -> Array:
-    noise = jax.random.normal(rng_key, channels.shape)
+    noise = jax.random.normal(rng_key, (len(channels), len(joint.layout.network_channels)))
     return _solve(joint, joint.process.sampler, jax.random.fold_in(rng_key, 1), channels, noise, states, num_steps)
 
 
@@ -170,7 +165,7 @@ def _draw(joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, states: A
 def _transport(
     joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, noise: Array, states: Array, *, num_steps: int
 ) -> Array:
-    return _solve(joint, ADAMS, rng_key, channels, noise, states, num_steps)
+    return _solve(joint, ADAMS, rng_key, channels, joint.layout.for_network(noise), states, num_steps)
 
 
 def _solve(
@@ -185,13 +180,18 @@ def _solve(
     condition = joint.condition(channels, states)
     denoise = denoiser(joint.process, nnx.merge(joint.graph, joint.parameters), condition)
     draws = sampler.solve(rng_key, denoise, noise, joint.process.grid(sampler.num_levels(steps)))
+    layout = joint.layout
+    if layout.is_embedded.any():
+        whole = jnp.zeros_like(channels).at[:, layout.network_channels].set(draws)
+        drawn = jnp.zeros_like(channels, bool).at[:, layout.network_channels].set(~condition.channels)
+        return jnp.where(drawn & ~layout.is_embedded, joint.standardisation.inverse(whole), channels)
     return jnp.where(condition.channels, channels, joint.standardisation.inverse(draws))
 
 
 @_program("latent")
 def _log_density(joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, states: Array, *, latent: int) -> Array:
     condition = joint.condition(channels, states)
-    asked = jnp.broadcast_to(condition.latent, channels.shape)
+    asked = jnp.broadcast_to(condition.latent, condition.values.shape)
     network = nnx.merge(joint.graph, joint.parameters)
 
     def prediction(noised: Array, level: Array) -> Array:
@@ -203,7 +203,8 @@ def _log_density(joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, st
     else:
         probes, grid = hutchinson_probes(rng_key, asked, HUTCHINSON_PROBES), even_levels(*ends, HUTCHINSON_GAP)
         standardised = estimated_log_density(prediction, condition.values, asked, grid, probes)
-    return standardised + jnp.where(asked, joint.standardisation.log_derivative(channels), 0.0).sum(-1)
+    derivative = joint.layout.for_network(joint.standardisation.log_derivative(channels))
+    return standardised + jnp.where(asked, derivative, 0.0).sum(-1)
 
 
 def _in_chunks(

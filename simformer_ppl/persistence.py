@@ -112,6 +112,7 @@ def describe_structure(structure: ModelStructure) -> dict[str, Any]:
             "tokens": [site.token_slice.start, site.token_slice.stop],
             "is_data": site.is_data,
             **({"is_covariate": True} if site.is_covariate else {}),
+            **({"is_embedded": True} if site.is_embedded else {}),
         }
         for name, site in structure.sites.items()
     }

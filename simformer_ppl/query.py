@@ -237,7 +237,7 @@ class Query:
         return self._states[..., self.joint.layout.token_of_channel] == LATENT
 
     def _is_asked(self, name: str) -> bool:
-        return self.asked is None or name in self.asked
+        return (self.asked is None or name in self.asked) and not self.structure.sites[name].is_embedded
 
     def _with_left_out(self, given: Bool[np.ndarray, "*batch tokens"]) -> States:
         """States of the tokens, of which these are given."""

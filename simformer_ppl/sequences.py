@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 from simformer_ppl.compilation import COMPILED_QUICKLY
 from simformer_ppl.diffusion.process import Process
 from simformer_ppl.joint import LearnedJoint
-from simformer_ppl.network import NetworkConfig, Simformer, StaticArray, TokenIndex
+from simformer_ppl.network import Embedding, NetworkConfig, Simformer, StaticArray, TokenIndex
 from simformer_ppl.structure import ModelStructure
 from simformer_ppl.structure.attention_masks import token_relations
 from simformer_ppl.structure.collapse import KindGraph, joined_by_points
@@ -48,6 +48,8 @@ class Sequence:
         Which of its function's points a channel belongs to; 0 elsewhere.
     points
         Number of points of every function.
+    embeddings
+        Networks that read sites as a whole.
     """
 
     layout: TokenLayout
@@ -59,10 +61,14 @@ class Sequence:
     strides: Int[np.ndarray, " channels"]
     slots: Int[np.ndarray, " channels"]
     points: Mapping[str, int]
+    embeddings: Mapping[str, Embedding]
 
     def network(self, rng_key: PRNGKeyArray) -> Simformer:
         """A network of random weights."""
-        return Simformer(self.index, self.config, relations=self.relations, rngs=nnx.Rngs(rng_key))
+        slices = {name: self.layout.sites[name].token_slice for name in self.embeddings}
+        read = {name: (embedding, slices[name]) for name, embedding in self.embeddings.items()}
+        rngs = nnx.Rngs(rng_key)
+        return Simformer(self.index, self.config, relations=self.relations, embeddings=read, rngs=rngs)
 
     @cached_property
     def graph(self) -> nnx.GraphDef:
@@ -115,6 +121,8 @@ class Sequences:
         Size of the network.
     functions
         Sites along continuous dims, if there are some.
+    embeddings
+        Networks that read sites as a whole.
     """
 
     structure: ModelStructure
@@ -123,6 +131,7 @@ class Sequences:
     share_exchangeable: bool
     config: NetworkConfig
     functions: Functions | None = None
+    embeddings: Mapping[str, Embedding] = field(default_factory=dict)
     _made: dict[tuple[int, ...], Sequence] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -238,10 +247,11 @@ class Sequences:
         first_channels = np.searchsorted(self.layout.token_of_channel, first)[of_channel] + within_token
         adjacency, neighbours, together = self._graphs
         kinds_of_points = np.isin(neighbours.kinds, np.flatnonzero(is_point))
+        own = layout.network_channels
         index = TokenIndex(
-            token_of_channel=tuple(of_channel.tolist()),
+            token_of_channel=tuple(of_channel[own].tolist()),
             group_of_token=tuple(layout.group_of_token.tolist()),
-            group_of_channel=tuple(self.layout.group_of_channel[first_channels].tolist()),
+            group_of_channel=tuple(self.layout.group_of_channel[first_channels[own]].tolist()),
             own_vector_of_token=tuple(layout.own_vector_of_token.tolist()),
             constants=StaticArray.of(layout.constants.astype(np.float32)),
             functions=tuple(np.flatnonzero(is_point[first]).tolist()),
@@ -258,7 +268,7 @@ class Sequences:
         contexts = self.structure.contexts if isinstance(kind, str) and kind == "contextual" else None
         attend = attention_function(kind, moral, layout, contexts)
         numbers = first_channels, strides[of_channel], slots[of_channel]
-        return Sequence(layout, index, self.config, relations, attend, *numbers, points)
+        return Sequence(layout, index, self.config, relations, attend, *numbers, points, self.embeddings)
 
 
 def _numbered(groups: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:

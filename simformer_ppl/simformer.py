@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import xarray as xr
+from flax import nnx
 from jaxtyping import Array, PRNGKeyArray
 from tqdm.auto import tqdm
 
@@ -24,7 +26,7 @@ from simformer_ppl.given_check import COMPARED
 from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.labelled_arrays import dataset_to_arrays, simulations_to_dataset
 from simformer_ppl.naming import check_coords
-from simformer_ppl.network import NetworkConfig
+from simformer_ppl.network import NetworkConfig, count_tokens, read_embedding
 from simformer_ppl.replay import Replay
 from simformer_ppl.sequences import Sequences
 from simformer_ppl.structure import trace_structure
@@ -96,6 +98,10 @@ class Simformer:
         draws them for training; they have no place in `model_args` and `model_kwargs`. They become sites that are given
         in every question. Where `dims` names their batch axes like plates of the model, the elements of these can be
         exchangeable.
+    embeddings
+        Flax NNX modules by site, for images, long series and other data that are only ever given: each is called on one
+        value of its site (standardised, in the site's shape), returns an array ``(tokens, features)`` or
+        ``(features,)``, and is trained along, from the weights that it has. Such a site is given in full or left out.
 
     Raises
     ------
@@ -139,13 +145,19 @@ class Simformer:
         network: NetworkConfig | None = None,
         covariates: Mapping[str, Covariate] | None = None,
         continuous_dims: Collection[str] | Mapping[str, int] = (),
+        embeddings: Mapping[str, nnx.Module] | None = None,
     ):
         if process not in PROCESSES:
             raise ValueError(f"process: expected one of {sorted(PROCESSES)}, got {process!r}.")
         if covariates:
             model = WithCovariates(model, covariates, dims or {})
             sites = {*sites, *covariates} if sites and not isinstance(sites, str) else sites
-        self.structure = trace_structure(model, model_args, model_kwargs, sites=sites, data_sites=data_sites)
+        modules = embeddings or {}
+        self.structure = trace_structure(
+            model, model_args, model_kwargs, sites=sites, data_sites=data_sites,
+            embedded={name: partial(count_tokens, name, module) for name, module in modules.items()},
+        )  # fmt: skip
+        read = {name: read_embedding(name, own, self.structure.sites[name].shape) for name, own in modules.items()}
         self._replay = Replay(model, tuple(model_args), dict(model_kwargs or {}))
         self.coords, self.dims = dict(coords or {}), dict(dims or {})
         check_coords(self.structure, self._replay.array_arguments(), self.dims, self.coords)
@@ -154,10 +166,12 @@ class Simformer:
         self.history = xr.Dataset()
         self.share_exchangeable, self.use_density = share_exchangeable, use_density
         self.continuous_dims = continuous_dims
+        if read and continuous_dims:
+            raise ValueError("embeddings: expected none beside continuous_dims.")
         functions = read_functions(self.structure, continuous_dims, self.coords, self.dims) if continuous_dims else None
         layout = TokenLayout.of(self.structure, share_exchangeable=share_exchangeable, functions=functions)
         self._sequences = Sequences(
-            self.structure, layout, attention, share_exchangeable, self.network_config, functions
+            self.structure, layout, attention, share_exchangeable, self.network_config, functions, read
         )
         self._tokens = len(self._sequences.training.layout.group_of_token)
         self._joint: LearnedJoint | None = None
@@ -529,8 +543,8 @@ class Simformer:
         model, model_args, model_kwargs
             The model, as it was.
         **options
-            Options of :class:`Simformer` that cannot be stored: `covariates`, and an `attention` that is an array or a
-            function.
+            Options of :class:`Simformer` that cannot be stored: `covariates`, `embeddings`, and an `attention` that is
+            an array or a function.
 
         Returns
         -------
@@ -547,6 +561,11 @@ class Simformer:
         drawn = [name for name, site in configuration["structure"]["sites"].items() if site.get("is_covariate")]
         if drawn and not options.get("covariates"):
             raise ValueError(f"{path}: saved with covariates {drawn}. Expected them again: load(..., covariates=...).")
+        read = [name for name, site in configuration["structure"]["sites"].items() if site.get("is_embedded")]
+        if read and not options.get("embeddings"):
+            raise ValueError(
+                f"{path}: saved with embeddings of {read}. Expected them again: load(..., embeddings=...)."
+            )
         if stored["attention"] == CUSTOM and "attention" not in options:
             raise ValueError(
                 f"{path}: saved with an attention of your own. Expected it again: load(..., attention=...)."

@@ -1,7 +1,7 @@
 """Noise levels, preconditioning, loss weight and sampler of a diffusion process."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -18,8 +18,8 @@ from simformer_ppl.tokens.bounds import Bounds
 _LOG_WIDTHS = -3.0, 1.0
 """Range of the logarithm of a width over that of noise."""
 
-Network = Callable[[Array, Array, Array, Array, Array | None], Output]
-"""``(values, conditioned, noise_label, mask, coordinates) -> output``, batched over sequences."""
+Network = Callable[[Array, Array, Array, Array, Array | None, Mapping[str, Array]], Output]
+"""``(values, conditioned, noise_label, mask, coordinates, embedded) -> output``, batched over sequences."""
 
 
 class Condition(NamedTuple):
@@ -41,6 +41,8 @@ class Condition(NamedTuple):
         True for channels that are neither given nor asked for; None, where there are none.
     coordinates
         Of the points of functions, from 0 to 1; None, where there are no functions.
+    embedded
+        Standardised values of the sites that are embedded.
     """
 
     values: Float[Array, "batch channels"]
@@ -50,6 +52,7 @@ class Condition(NamedTuple):
     bounds: Bounds | None = None
     left_out: Bool[Array, "batch channels"] | None = None
     coordinates: Float[Array, "#batch tokens"] | None = None
+    embedded: Mapping[str, Float[Array, "batch *shape"]] = {}
 
     @property
     def latent(self) -> Bool[Array, "batch channels"]:
@@ -152,7 +155,7 @@ class EDM(NamedTuple):
         """The network's output is F; given entries enter clean and unscaled."""
         scaled = noised * jax.lax.rsqrt(1 + level**2)[:, None]
         inputs = jnp.where(condition.channels, condition.values, scaled)
-        raw = network(inputs, condition.tokens, jnp.log(level) / 4, condition.mask, condition.coordinates)
+        raw = _ask(network, inputs, condition, level)
         return _within(condition.bounds, raw, noised, level)
 
 
@@ -212,7 +215,7 @@ class NoisePrediction(ABC):
     ) -> Output:
         """F from the predicted negative noise; given entries enter clean and unscaled."""
         inputs = jnp.where(condition.channels, condition.values, self.inputs(noised, level))
-        raw = network(inputs, condition.tokens, jnp.log(level) / 4, condition.mask, condition.coordinates)
+        raw = _ask(network, inputs, condition, level)
         # the denoised values are x + s * raw
         stretch = jnp.sqrt(1 + level**2)[:, None]
         raw = raw._replace(prediction=stretch * raw.prediction + level[:, None] / stretch * noised)
@@ -265,6 +268,14 @@ class VariancePreserving(NoisePrediction):
 
 
 PROCESSES: dict[str, Process] = {"edm": EDM(), "ve": VarianceExploding(), "vp": VariancePreserving()}
+
+
+def _ask(
+    network: Network, inputs: Float[Array, "batch channels"], condition: Condition, level: Float[Array, " b"]
+) -> Output:
+    """The network's output for values scaled to unit variance."""
+    label = jnp.log(level) / 4
+    return network(inputs, condition.tokens, label, condition.mask, condition.coordinates, condition.embedded)
 
 
 def precondition(

@@ -1,5 +1,6 @@
 """The Simformer: a transformer over the tokens of the joint, with one output for every channel."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from simformer_ppl.network.coordinates import NEARNESS_SCALES, CoordinateVectors, nearness
 from simformer_ppl.network.embedding import NoiseEmbedding, TokenEmbedding
+from simformer_ppl.network.site_embedding import Embedding, SiteEmbedding
 from simformer_ppl.network.static_array import StaticArray
 from simformer_ppl.network.token_vectors import TokenIndex, TokenVectors
 
@@ -144,6 +146,8 @@ class Simformer(nnx.Module):
     relations
         Kinds of pairs of tokens (row = query) that get an attention bias of their own in every head; none by
         default.
+    embeddings
+        Networks that read a site as a whole into tokens, and which tokens; none by default.
     rngs
         Source of the initial weights.
     """
@@ -154,6 +158,7 @@ class Simformer(nnx.Module):
         config: NetworkConfig = NetworkConfig(),  # noqa: B008  (an immutable tuple)
         *,
         relations: Bool[np.ndarray, "relations tokens tokens"] | None = None,
+        embeddings: Mapping[str, tuple[Embedding, slice]] | None = None,
         rngs: nnx.Rngs,
     ):
         channels, tokens = max(index.group_of_channel) + 1, len(index.group_of_token)
@@ -164,6 +169,8 @@ class Simformer(nnx.Module):
         if index.has_functions:
             sizes = config.coordinate_features, config.coordinate_hidden
             self.coordinates = CoordinateVectors(index, config.width, *sizes, rngs)
+        read = {name: SiteEmbedding(*pair, config.width, rngs) for name, pair in (embeddings or {}).items()}
+        self.embeddings = nnx.Dict(read)
         self.layers = _stack(config, len(relations), len(NEARNESS_SCALES) if index.points_are_linked else 0, rngs)
         self.relations = StaticArray.of(relations)
         self.head_bias = nnx.Param(jnp.zeros(channels))
@@ -180,6 +187,7 @@ class Simformer(nnx.Module):
         noise_label: Float[Array, " batch"],
         mask: Bool[Array, "#batch tokens tokens"],
         coordinates: Float[Array, "#batch tokens"] | None = None,
+        embedded: Mapping[str, Float[Array, "batch *shape"]] | None = None,
     ) -> Output:
         """Read values of one noise level a sequence, and say three numbers of every channel.
 
@@ -195,6 +203,8 @@ class Simformer(nnx.Module):
             Row = query. One for all sequences, or one each.
         coordinates
             Of the points of functions, from 0 to 1; whatever, elsewhere.
+        embedded
+            Values of the sites that have an embedding.
         """
         vectors, token_of_channel = self.vectors(), np.asarray(self.index.token_of_channel)
         groups, near = np.asarray(self.index.group_of_channel), None
@@ -202,6 +212,8 @@ class Simformer(nnx.Module):
             vectors = vectors.moved(self.coordinates(coordinates), token_of_channel)
             near = nearness(coordinates, self.index) if self.index.points_are_linked else None
         tokens = self.embedding(values, conditioned, vectors, token_of_channel, self._compared(), mask)
+        for name, module in self.embeddings.items():
+            tokens = module(tokens, (embedded or {})[name])
         noise = self.noise(noise_label)
         graph, layers = nnx.split(self.layers)
 

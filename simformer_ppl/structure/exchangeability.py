@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -61,6 +61,7 @@ def read_exchangeability(
     simulate: Callable[[jax.Array], dict[str, jax.Array]],
     full: Graph,
     token_shapes: Mapping[str, tuple[int, ...]],
+    apart: Collection[str] = (),
 ) -> Exchangeability:
     """Find the plates whose elements are alike.
 
@@ -74,12 +75,14 @@ def read_exchangeability(
         Graph over noise sources and the tokens of all nodes, before anything is eliminated.
     token_shapes
         Per node, in the order of ``full``.
+    apart
+        Plates that are not to be looked at.
 
     Returns
     -------
     Plates of two elements or more. One with a site that has no density is never among them.
     """
-    sizes = {plate: size for plate, size in laws.trace.plates.items() if size > 1}
+    sizes = {plate: size for plate, size in laws.trace.plates.items() if size > 1 and plate not in apart}
     if not sizes or any(law.kind not in ("log_prob", "deterministic") for law in laws.templates.values()):
         return Exchangeability()
     known, evaluate = _evaluation(laws)

@@ -30,6 +30,7 @@ def trace_structure(
     *,
     sites: Collection[str] | None = None,
     data_sites: Collection[str] | None = None,
+    embedded: Mapping[str, Callable[[tuple[int, ...]], int]] | None = None,
 ) -> ModelStructure:
     """Read the structure of a NumPyro model, without computing anything.
 
@@ -47,6 +48,8 @@ def trace_structure(
     data_sites
         Which of them are data. By default those with observations; if none has any, those that get some when the
         arguments that are None are filled; else those that no other site reads.
+    embedded
+        By site, of those that are read as a whole, from their shape to the number of tokens that stand for it.
 
     Returns
     -------
@@ -84,9 +87,10 @@ def trace_structure(
     trace, names, reading = _read(model, args, kwargs, sites, data_sites)
     for message in _remarks(trace, reading):
         warnings.warn(message, stacklevel=2)
-    blocks = _blocks(trace, reading, names)
+    counts = _read_embedded(embedded or {}, trace, reading, names)
+    blocks = _blocks(trace, reading, names, counts)
     graph = TokenGraph.of_scalars(reading.scalars, blocks)
-    token_sites = _sites(trace, reading, names, blocks)
+    token_sites = _sites(trace, reading, names, blocks, counts)
     drawn = set(model.names) if isinstance(model, WithCovariates) else set()
     for name in drawn & set(data_sites or ()):
         raise ValueError(f"data_sites: {name!r} is a covariate. Expected other sites.")
@@ -99,7 +103,9 @@ def trace_structure(
     token_sites = {
         n: replace(site, is_data=n in set(data_sites), is_covariate=n in drawn) for n, site in token_sites.items()
     }
+    token_sites |= {n: _as_a_whole(token_sites[n]) for n in counts}
     shapes = {n: token_sites[n].token_shape if n in names else trace.sites[n].shape for n in reading.nodes}
+    apart = frozenset(dim for name in counts for dim in trace.sites[name].dims)
     return ModelStructure(
         sites=token_sites,
         tokens=tuple(label for site in token_sites.values() for label in site.labels()),
@@ -111,7 +117,7 @@ def trace_structure(
         _graph=graph,
         _scalar_graph=reading.given,
         _path=reading.path,
-        _exchangeability=reading.exchangeability and partial(reading.exchangeability, graph.full, shapes),
+        _exchangeability=reading.exchangeability and partial(reading.exchangeability, graph.full, shapes, apart),
     )
 
 
@@ -182,12 +188,47 @@ def _token_names(
     return tuple(name for name in trace.sites if name in chosen)
 
 
-def _blocks(trace: ModelTrace, reading: Reading, names: Collection[str]) -> dict[str | int, Block]:
+def _read_embedded(
+    embedded: Mapping[str, Callable[[tuple[int, ...]], int]],
+    trace: ModelTrace,
+    reading: Reading,
+    names: Collection[str],
+) -> dict[str, int]:
+    """Tokens of the sites that are read as a whole."""
+    counts = {}
+    for name, count in embedded.items():
+        if name not in names:
+            raise ValueError(f"embeddings: '{name}' is no token site. Expected some of: {', '.join(names)}.")
+        site, (support, is_static) = trace.sites[name], reading.supports[name]
+        counts[name] = tokens = count(site.shape)
+        reasons = {
+            "its values are categories": site.num_categories > 0,
+            "its support couples its scalars": not acts_per_scalar(support),
+            "its support depends on other sites": not is_static,
+            f"it has {site.size} scalars, fewer than the {tokens} tokens of its embedding": site.size < tokens,
+        }
+        for reason, holds in reasons.items():
+            if holds:
+                raise ValueError(f"embeddings: site '{name}' cannot be embedded: {reason}.")
+    return counts
+
+
+def _as_a_whole(site: Site) -> Site:
+    """A site whose value is one event, in no plate."""
+    support = constraints.independent(site.support, len(site.shape) - site.support.event_dim)
+    return replace(site, is_embedded=True, is_elementwise=False, support=support, event_dim=len(site.shape), plates=())
+
+
+def _blocks(
+    trace: ModelTrace, reading: Reading, names: Collection[str], embedded: Mapping[str, int]
+) -> dict[str | int, Block]:
     """A block per noise source (by number) and node (by name), in the order of the scalar graph."""
     blocks: dict[str | int, Block] = {i: Block(1, is_token=False, is_noise=True) for i in range(reading.num_noise)}
     for name in reading.nodes:
         size, (support, _) = trace.sites[name].size, reading.supports[name]
-        if name not in names or acts_per_scalar(support):
+        if name in embedded:
+            blocks[name] = Block(size, size, embedded[name])
+        elif name not in names or acts_per_scalar(support):
             blocks[name] = Block(size, is_token=name in names)
         else:
             num_events = size // _event_size(trace.sites[name], support)
@@ -216,7 +257,11 @@ def _token_shape(site: TracedSite, support: constraints.Constraint) -> tuple[int
 
 
 def _sites(
-    trace: ModelTrace, reading: Reading, names: Collection[str], blocks: Mapping[str | int, Block]
+    trace: ModelTrace,
+    reading: Reading,
+    names: Collection[str],
+    blocks: Mapping[str | int, Block],
+    embedded: Mapping[str, int],
 ) -> dict[str, Site]:
     out, start = {}, 0
     for name in names:
@@ -237,7 +282,7 @@ def _sites(
             event_dim=traced.event_dim,
             dtype=traced.dtype,
             distribution=traced.distribution,
-            token_shape=_token_shape(traced, support),
+            token_shape=(embedded[name],) if name in embedded else _token_shape(traced, support),
             token_slice=slice(start, stop),
             is_elementwise=acts_per_scalar(support),
         )

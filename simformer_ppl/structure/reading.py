@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -66,7 +66,7 @@ class Reading:
     soft: tuple[str, ...] = ()
     given: Callable[[Mapping[str, np.ndarray]], Graph] | None = None
     path: Path | None = None
-    exchangeability: Callable[[Graph, Mapping[str, tuple[int, ...]]], Exchangeability] | None = None
+    exchangeability: Callable[[Graph, Mapping[str, tuple[int, ...]], Collection[str]], Exchangeability] | None = None
 
 
 def read_laws(
@@ -101,7 +101,7 @@ def read_laws(
         soft=tuple(soft),
         given=lambda values: parents_of_scalars(laws, laws.interpret(values).laws),
         path=_Paths(laws),
-        exchangeability=lambda full, shapes: read_exchangeability(laws, simulate, full, shapes),
+        exchangeability=lambda full, shapes, apart: read_exchangeability(laws, simulate, full, shapes, apart),
     )
 
 

@@ -48,6 +48,8 @@ class Site:
         Whether the support acts on each scalar by itself.
     is_covariate
         Whether it is an argument of the model that is drawn for training, and given in every question.
+    is_embedded
+        Whether a network reads its value as a whole into the tokens, so that it is given or left out, never asked for.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Site:
     token_slice: slice
     is_elementwise: bool
     is_covariate: bool = False
+    is_embedded: bool = False
 
     @property
     def num_tokens(self) -> int:

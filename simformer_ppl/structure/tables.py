@@ -52,7 +52,12 @@ def remarks(structure: ModelStructure) -> list[str]:
 
 
 def _row(site: Site) -> tuple[str, ...]:
-    kinds = {"covariate": site.is_covariate, "data": site.is_data, "deterministic": site.is_deterministic}
+    kinds = {
+        "covariate": site.is_covariate,
+        "embedded": site.is_embedded,
+        "data": site.is_data,
+        "deterministic": site.is_deterministic,
+    }
     role = next((role for role, holds in kinds.items() if holds), "parameter")
     support = describe(site.support) + ("" if site.support_is_static else " *")
     dims = ", ".join(site.dims)

@@ -89,9 +89,10 @@ def read_values(site: Site, value: Any) -> Values:
         event = tuple(range(-site.event_dim, 0))
         inside = np.asarray(site.support(value.astype(np.float32))) | missing.all(event)
         if (missing.any(event) & ~missing.all(event)).any():
+            why = "it is embedded" if site.is_embedded else f"its support is not elementwise ({site.support})"
             raise ValueError(
-                f"Site '{site.name}': part of an event is missing, but its support is not elementwise "
-                f"({site.support}). Expected the whole event, or NaN in all of it."
+                f"Site '{site.name}': part of an event is missing, but {why}. Expected the whole event, or NaN in all "
+                "of it."
             )
     if not inside.all():
         wrong = value[np.broadcast_to(~inside.reshape(inside.shape + (1,) * (value.ndim - inside.ndim)), value.shape)]
@@ -179,14 +180,14 @@ def encode_given(
     for name in layout.sites:
         part = layout.channel_slices[name]
         width = part.stop - part.start
-        per_token = layout.transforms[name].channels_per_token
+        count = layout.sites[name].num_tokens
         if name not in given.values:
             channels.append(jnp.zeros((*given.batch_shape, width)))
-            tokens.append(np.zeros((*given.batch_shape, width // per_token), bool))
+            tokens.append(np.zeros((*given.batch_shape, count), bool))
             continue
         encoded, present = encode_values(layout, name, given.values[name])
         channels.append(jnp.broadcast_to(encoded, (*given.batch_shape, width)))
-        tokens.append(np.broadcast_to(present, (*given.batch_shape, width // per_token)))
+        tokens.append(np.broadcast_to(present, (*given.batch_shape, count)))
     pattern = np.concatenate(tokens, -1)
     flat = pattern.reshape(-1, pattern.shape[-1])
     return jnp.concatenate(channels, -1), flat[0] if (flat == flat[:1]).all() else pattern
@@ -206,7 +207,7 @@ def encode_values(
     present = _present_tokens(site, value)
     with jax.ensure_compile_time_eval() if isinstance(value, np.ndarray) else nullcontext():
         encoded = transform.forward(jnp.asarray(value))
-        encoded = jnp.where(np.repeat(present, transform.channels_per_token, -1), encoded, 0.0)
+        encoded = jnp.where(present[..., layout.tokens_of_channels(name)], encoded, 0.0)
     if isinstance(value, np.ndarray) and not np.isfinite(encoded).all():
         raise ValueError(
             f"Site '{name}': expected values inside {describe_support(site)}, got one on its edge, where the density "

@@ -7,7 +7,7 @@ from functools import cached_property
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 from simformer_ppl.structure import ModelStructure, Site
 from simformer_ppl.tokens.functions import Functions
@@ -87,13 +87,35 @@ class TokenLayout:
     @cached_property
     def token_of_channel(self) -> Int[np.ndarray, " channels"]:
         """The token that each channel belongs to."""
-        parts = [
-            np.repeat(
-                np.arange(site.token_slice.start, site.token_slice.stop), self.transforms[name].channels_per_token
-            )
-            for name, site in self.sites.items()
-        ]
+        parts = [site.token_slice.start + _own_tokens(site, self.transforms[name]) for name, site in self.sites.items()]
         return np.concatenate(parts) if parts else np.zeros(0, int)
+
+    def tokens_of_channels(self, name: str) -> Int[np.ndarray, " channels"]:
+        """The token, among those of its site, that each channel of the site belongs to."""
+        return _own_tokens(self.sites[name], self.transforms[name])
+
+    @cached_property
+    def is_embedded(self) -> Bool[np.ndarray, " channels"]:
+        """Channels that a network of the user reads as a whole."""
+        return self._by_site(lambda name: self.sites[name].is_embedded)
+
+    @cached_property
+    def network_channels(self) -> Int[np.ndarray, " some_channels"]:
+        """Channels that the transformer has: of a site that is embedded, the first of each token stands for it."""
+        first = np.r_[True, np.diff(self.token_of_channel) > 0][: self.num_channels]
+        return np.flatnonzero(~self.is_embedded | first)
+
+    def for_network(self, channels: Shaped[Array, "*batch channels"]) -> Shaped[Array, "*batch some_channels"]:
+        """What is said of channels, for those of the transformer."""
+        return channels[..., self.network_channels] if self.is_embedded.any() else channels
+
+    def embedded(self, channels: Float[Array, "*batch channels"]) -> dict[str, Array]:
+        """Channels of the sites that are embedded, in their shapes."""
+        return {
+            name: channels[..., self.channel_slices[name]].reshape(*channels.shape[:-1], *site.shape)
+            for name, site in self.sites.items()
+            if site.is_embedded
+        }
 
     @cached_property
     def group_of_channel(self) -> Int[np.ndarray, " channels"]:
@@ -102,12 +124,18 @@ class TokenLayout:
 
     def standardised_alike(self, channels: Float[np.ndarray, "simulations channels"]) -> Int[np.ndarray, " channels"]:
         """Group the channels that share their standardisation: that cannot be told apart, or have the same law."""
-        exchangeable = self._channel_groups(self.exchangeable_of_token)
-        return join_alike(channels, exchangeable, self.group_of_channel)
+        exchangeable, own = self._channel_groups(self.exchangeable_of_token), ~self.is_embedded
+        alike = exchangeable + self.num_channels
+        alike[own] = join_alike(channels[:, own], exchangeable[own], self.group_of_channel[own])
+        for name, site in self.sites.items():
+            if site.is_embedded:
+                alike[self.channel_slices[name]] = alike[self.channel_slices[name].start]
+        return _renumbered(alike)
 
     def _channel_groups(self, group_of_token: Int[np.ndarray, " tokens"]) -> Int[np.ndarray, " channels"]:
         first = np.searchsorted(self.token_of_channel, self.token_of_channel)
-        places = np.stack([group_of_token[self.token_of_channel], np.arange(self.num_channels) - first])
+        within = np.where(self.is_embedded, 0, np.arange(self.num_channels) - first)
+        places = np.stack([group_of_token[self.token_of_channel], within])
         return np.unique(places, axis=1, return_inverse=True)[1].ravel()
 
     @cached_property
@@ -135,6 +163,12 @@ class TokenLayout:
     def is_covariate(self) -> Bool[np.ndarray, " tokens"]:
         """Tokens that are given in every question."""
         flags = [np.full(site.num_tokens, site.is_covariate) for site in self.sites.values()]
+        return np.concatenate(flags) if flags else np.zeros(0, bool)
+
+    @cached_property
+    def is_read(self) -> Bool[np.ndarray, " tokens"]:
+        """Tokens of sites that are embedded."""
+        flags = [np.full(site.num_tokens, site.is_embedded) for site in self.sites.values()]
         return np.concatenate(flags) if flags else np.zeros(0, bool)
 
     @cached_property
@@ -184,10 +218,17 @@ def _channels_of_sites(sites: Mapping[str, Site]) -> tuple[dict[str, SiteTransfo
     transforms, slices, start = {}, {}, 0
     for name, site in sites.items():
         transforms[name] = site_transform(site)
-        stop = start + site.num_tokens * transforms[name].channels_per_token
+        stop = start + len(_own_tokens(site, transforms[name]))
         slices[name] = slice(start, stop)
         start = stop
     return transforms, slices
+
+
+def _own_tokens(site: Site, transform: SiteTransform) -> Int[np.ndarray, " channels"]:
+    """The token of every channel of a site; those of a site that is embedded share its channels out."""
+    if site.is_embedded:
+        return np.arange(site.size) * site.num_tokens // site.size
+    return np.repeat(np.arange(site.num_tokens), transform.channels_per_token)
 
 
 def _renumbered(numbers: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:

@@ -9,6 +9,9 @@ from jaxtyping import Array, Bool, Int, Int8, PRNGKeyArray
 
 from simformer_ppl.tokens.states import ABSENT, GIVEN, LATENT
 
+_SHOWN = 0.8
+"""Share of the examples in which a site that is embedded is given; in the others it is left out."""
+
 
 class Questions(NamedTuple):
     """How often training asks each kind of question; the shares sum to one, but for the last.
@@ -57,6 +60,7 @@ def draw_states(
     site_of_token: Int[np.ndarray, " tokens"],
     questions: Questions = EVERY_QUESTION,
     always: Bool[np.ndarray, " tokens"] | None = None,
+    embedded: Bool[np.ndarray, " tokens"] | None = None,
 ) -> Int8[Array, "batch tokens"]:
     """Draw which tokens are given (:func:`draw_conditioned`), and which of the latent ones are left out.
 
@@ -67,7 +71,15 @@ def draw_states(
     ----------
     rng_key, batch, is_data, unit_of_token, site_of_token, questions, always
         As of :func:`draw_conditioned`.
+    embedded
+        Tokens of sites that are given or left out as a whole, never latent; none by default.
     """
+    if embedded is not None and embedded.any():
+        shown_key, rng_key = jax.random.split(rng_key)
+        held = embedded if always is None else embedded | always
+        states = draw_states(rng_key, batch, is_data, unit_of_token, site_of_token, questions, held)
+        shown = jax.random.bernoulli(shown_key, _SHOWN, (batch, int(site_of_token.max()) + 1))[:, site_of_token]
+        return jnp.where(embedded & ~shown, ABSENT, states).astype(jnp.int8)
     given_key, which_key, rate_key, kind_key, part_key = jax.random.split(rng_key, 5)
     given = draw_conditioned(given_key, batch, is_data, unit_of_token, site_of_token, questions, always)
     if not questions.left_out:

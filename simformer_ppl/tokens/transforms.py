@@ -210,7 +210,7 @@ def site_transform(site: Site) -> SiteTransform:
     ValueError
         If the support has no map, naming the site.
     """
-    support = scalar_support(site)
+    support, shape = scalar_support(site), site.shape if site.is_embedded else site.token_shape
     if site.num_categories:
         return OneHot(site.shape, site.num_categories, site.dtype)
     if type(support) is type(constraints.multinomial(1)):
@@ -219,7 +219,7 @@ def site_transform(site: Site) -> SiteTransform:
         lower, upper = discrete_bounds(support)
         return Count(site.shape, lower, upper, site.dtype)
     if site.is_deterministic or support is constraints.real:
-        return Bijection(dist.transforms.IdentityTransform(), site.shape, site.token_shape)
+        return Bijection(dist.transforms.IdentityTransform(), site.shape, shape)
     bounds = box_bounds(support)
     if bounds is not None:
         low, high = bounds
@@ -228,9 +228,9 @@ def site_transform(site: Site) -> SiteTransform:
         box = dist.transforms.ComposeTransform(
             [NormalQuantile(), dist.transforms.AffineTransform(low, high - low, domain=constraints.unit_interval)]
         )
-        return Bijection(box, site.shape, site.token_shape)
+        return Bijection(box, site.shape, shape)
     try:
-        return Bijection(dist.biject_to(site.support), site.shape, site.token_shape)
+        return Bijection(dist.biject_to(site.support), site.shape, shape)
     except NotImplementedError as error:
         raise ValueError(
             f"Site '{site.name}': expected a support that NumPyro's biject_to maps, got {site.support}."

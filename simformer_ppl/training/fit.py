@@ -16,15 +16,15 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from tqdm import tqdm
 
 from simformer_ppl.compilation import ONE_THREAD
+from simformer_ppl.condition import make_condition
 from simformer_ppl.diffusion.control_variate import ModelGradient
 from simformer_ppl.diffusion.loss import denoising_loss
-from simformer_ppl.diffusion.process import Condition, Process
+from simformer_ppl.diffusion.process import Process
 from simformer_ppl.sequences import Sequence
-from simformer_ppl.tokens.bounds import Bounds
 from simformer_ppl.tokens.functions import Functions
 from simformer_ppl.tokens.masks import EVERY_QUESTION, Questions, draw_states
 from simformer_ppl.tokens.standardisation import Standardisation
-from simformer_ppl.tokens.states import ABSENT, GIVEN, seen_mask
+from simformer_ppl.tokens.states import ABSENT
 from simformer_ppl.training.checkpoint import Checkpoints
 
 STEPS_PER_REPORT = 50
@@ -118,18 +118,13 @@ class Trainer:
             layout.site_of_token,
             self.questions,
             layout.is_covariate,
+            layout.is_read,
         )
-        values = standardisation.forward(channels)
         target = standardisation.forward(layout.dequantise(quantum_key, channels))
         states = states if there is None else jnp.where(there, states, ABSENT)
-        given, left_out = states == GIVEN, states == ABSENT
-        channels_given = given[:, layout.token_of_channel]
-        mask = seen_mask(self.sequence.attention(given, jnp.where(channels_given, channels, 0.0)), ~left_out)
-        bounds = Bounds.of(layout.is_bounded, standardisation)
-        left_out = left_out[:, layout.token_of_channel]
-        condition = Condition(values, given, channels_given, mask, bounds, left_out, coordinates)
+        condition = make_condition(layout, self.sequence.attention, standardisation, channels, states, coordinates)
         network = nnx.merge(self.sequence.graph, parameters)
-        return denoising_loss(noise_key, self.process, network, condition, target, known)
+        return denoising_loss(noise_key, self.process, network, condition, layout.for_network(target), known)
 
     def step(
         self, state: TrainingState, rng_key: PRNGKeyArray, data: tuple[Array, Array | None]

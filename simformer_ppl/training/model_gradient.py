@@ -79,19 +79,23 @@ def model_gradient(
         values = np.concatenate([np.asarray(part) for part in parts])
     except Exception:  # a simulator without a density, or one that JAX cannot differentiate
         return None
+    # of sites that are embedded nothing is asked
+    kept = layout.network_channels
+    values, groups = values[:, kept], layout.group_of_channel[kept]
     finite = np.isfinite(values)
     information = _information(np.where(finite, values, 0.0))
-    known = finite.all(0) & (np.diagonal(information) > 0) & _may_be_continuous(structure, layout)
+    known = finite.all(0) & (np.diagonal(information) > 0) & _may_be_continuous(structure, layout)[kept]
     values = np.where(known, values, 0.0)
-    known &= ~_is_skewed(values, np.diagonal(information)) & _is_that_of_the_simulations(points, values)
+    known &= ~_is_skewed(values, np.diagonal(information)) & _is_that_of_the_simulations(points[:, kept], values)
     if known.any():
-        tested = _some_of_each(layout.group_of_channel)
-        broken = _is_broken(log_density, points, values, np.diagonal(information), tested)
-        known &= ~np.isin(layout.group_of_channel, layout.group_of_channel[tested][broken])
+        tested = _some_of_each(groups)
+        broken = _is_broken(log_density, points, values, np.diagonal(information), tested, kept)
+        known &= ~np.isin(groups, groups[tested][broken])
     if not known.any():
         return None
     if bounds is not None:
-        information = _information(values / np.maximum(bounds.slope(standardised), LEAST_SLOPE))
+        slope = np.asarray(bounds.slope(standardised))[:, kept]
+        information = _information(values / np.maximum(slope, LEAST_SLOPE))
     information = np.where(known & known[:, None], information, 0.0)
     values, information = np.where(known, values, 0.0), information.astype(np.float32)
     return ModelGradient(jnp.asarray(values), jnp.asarray(information), jnp.asarray(known))
@@ -164,9 +168,10 @@ def _some_of_each(groups: Int[np.ndarray, " channels"]) -> Int[np.ndarray, " tes
 def _is_broken(
     log_density: LogDensity,
     points: Float[np.ndarray, "simulations channels"],
-    slopes: Float[np.ndarray, "simulations channels"],
-    information: Float[np.ndarray, " channels"],
+    slopes: Float[np.ndarray, "simulations some_channels"],
+    information: Float[np.ndarray, " some_channels"],
     tested: Int[np.ndarray, " tested"],
+    kept: Int[np.ndarray, " some_channels"],
 ) -> Bool[np.ndarray, " tested"]:
     """Whether the log density changes along short segments otherwise than by the integral of its slope.
 
@@ -185,7 +190,9 @@ def _is_broken(
     chosen = np.linspace(0, len(points) - 1, count).astype(int)
     lengths = np.where(np.arange(count) % 2, 1.0, -1.0)[:, None] / np.sqrt(1 + information + slopes[chosen] ** 2)
     test = jax.jit(jax.vmap(broken), compiler_options=COMPILED_QUICKLY)
-    shares = [
-        np.asarray(test(points[chosen], (lengths * np.eye(channels)[i]).astype(np.float32))).mean() for i in tested
-    ]
+    shares = []
+    for i in tested:
+        directions = np.zeros((count, channels), np.float32)
+        directions[:, kept[i]] = lengths[:, i]
+        shares.append(np.asarray(test(points[chosen], directions)).mean())
     return np.array(shares) > _MOST_BROKEN
