@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int8
 
 from simformer_ppl.diffusion.process import Condition
+from simformer_ppl.network import Simformer
 from simformer_ppl.tokens.attention import AttentionFunction
 from simformer_ppl.tokens.bounds import Bounds
 from simformer_ppl.tokens.layout import TokenLayout
@@ -12,6 +13,7 @@ from simformer_ppl.tokens.states import ABSENT, GIVEN, seen_mask
 
 
 def make_condition(
+    network: Simformer,
     layout: TokenLayout,
     attention: AttentionFunction,
     standardisation: Standardisation,
@@ -23,6 +25,8 @@ def make_condition(
 
     Parameters
     ----------
+    network
+        Reads sites that have an embedding.
     layout
         Where sites live.
     attention
@@ -41,9 +45,9 @@ def make_condition(
     mask = seen_mask(attention(given, jnp.where(known, channels, 0.0)), ~left_out)
     bounds = Bounds.of(layout.is_bounded, standardisation)
     values = standardisation.forward(channels)
-    embedded, left_out = layout.embedded(values), left_out[:, layout.token_of_channel]
-    if embedded:
+    said, left_out = network.read(layout.embedded(values)), left_out[:, layout.token_of_channel]
+    if said:
         values = jnp.where(layout.is_embedded, 0.0, values)
         values, known, left_out = (layout.for_network(part) for part in (values, known, left_out))
         bounds = None if bounds is None else Bounds(*(layout.for_network(edges) for edges in bounds))
-    return Condition(values, given, known, mask, bounds, left_out, coordinates, embedded)
+    return Condition(values, given, known, mask, bounds, left_out, coordinates, said)

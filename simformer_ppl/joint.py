@@ -18,6 +18,7 @@ from simformer_ppl.condition import make_condition
 from simformer_ppl.diffusion.density import estimated_log_density, even_levels, hutchinson_probes, log_density
 from simformer_ppl.diffusion.process import Condition, Process, denoiser
 from simformer_ppl.diffusion.samplers import ADAMS, Sampler
+from simformer_ppl.network import Simformer
 from simformer_ppl.row_counts import rows_of_program
 from simformer_ppl.tokens.attention import AttentionFunction
 from simformer_ppl.tokens.layout import TokenLayout
@@ -133,9 +134,9 @@ class LearnedJoint:
         latent = int((np.asarray(states)[:, self.layout.token_of_channel] == LATENT).sum(-1).max())
         return _in_chunks(partial(_log_density, latent=latent), self, rng_key, (channels,), states, FEWEST_DENSITIES)
 
-    def condition(self, channels: Array, states: Array) -> Condition:
+    def condition(self, network: Simformer, channels: Array, states: Array) -> Condition:
         """Standardised condition of a batch."""
-        parts = self.layout, self.attention, self.standardisation
+        parts = network, self.layout, self.attention, self.standardisation
         return make_condition(*parts, channels, jnp.asarray(states), self.coordinates)
 
 
@@ -177,8 +178,9 @@ def _solve(
     states: Array,
     steps: int,
 ) -> Array:
-    condition = joint.condition(channels, states)
-    denoise = denoiser(joint.process, nnx.merge(joint.graph, joint.parameters), condition)
+    network = nnx.merge(joint.graph, joint.parameters)
+    condition = joint.condition(network, channels, states)
+    denoise = denoiser(joint.process, network, condition)
     draws = sampler.solve(rng_key, denoise, noise, joint.process.grid(sampler.num_levels(steps)))
     layout = joint.layout
     if layout.is_embedded.any():
@@ -190,9 +192,9 @@ def _solve(
 
 @_program("latent")
 def _log_density(joint: LearnedJoint, rng_key: PRNGKeyArray, channels: Array, states: Array, *, latent: int) -> Array:
-    condition = joint.condition(channels, states)
-    asked = jnp.broadcast_to(condition.latent, condition.values.shape)
     network = nnx.merge(joint.graph, joint.parameters)
+    condition = joint.condition(network, channels, states)
+    asked = jnp.broadcast_to(condition.latent, condition.values.shape)
 
     def prediction(noised: Array, level: Array) -> Array:
         return joint.process.output(network, condition, noised, level).prediction

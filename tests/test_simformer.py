@@ -8,6 +8,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from flax import nnx
 
 from simformer_ppl import Simformer
 from simformer_ppl.diffusion.process import PROCESSES
@@ -221,7 +222,9 @@ def test_an_attention_function_sees_given_values_only():
 
     simformer = Simformer(chain_model, attention=nosy)
     joint = simformer._sequences.initial_joint(jax.random.key(0), np.eye(7), PROCESSES["edm"])
-    condition = joint.condition(jnp.full((1, 7), 5.0), np.array([[True] + [False] * 6]))
+    condition = joint.condition(
+        nnx.merge(joint.graph, joint.parameters), jnp.full((1, 7), 5.0), np.array([[True] + [False] * 6])
+    )
     assert condition.mask.all()
 
 

@@ -19,7 +19,7 @@ _LOG_WIDTHS = -3.0, 1.0
 """Range of the logarithm of a width over that of noise."""
 
 Network = Callable[[Array, Array, Array, Array, Array | None, Mapping[str, Array]], Output]
-"""``(values, conditioned, noise_label, mask, coordinates, embedded) -> output``, batched over sequences."""
+"""``(values, conditioned, noise_label, mask, coordinates, said) -> output``, batched over sequences."""
 
 
 class Condition(NamedTuple):
@@ -41,8 +41,8 @@ class Condition(NamedTuple):
         True for channels that are neither given nor asked for; None, where there are none.
     coordinates
         Of the points of functions, from 0 to 1; None, where there are no functions.
-    embedded
-        Standardised values of the sites that are embedded.
+    said
+        What the network says of sites that have an embedding.
     """
 
     values: Float[Array, "batch channels"]
@@ -52,7 +52,7 @@ class Condition(NamedTuple):
     bounds: Bounds | None = None
     left_out: Bool[Array, "batch channels"] | None = None
     coordinates: Float[Array, "#batch tokens"] | None = None
-    embedded: Mapping[str, Float[Array, "batch *shape"]] = {}
+    said: Mapping[str, Float[Array, "batch some_tokens width"]] = {}
 
     @property
     def latent(self) -> Bool[Array, "batch channels"]:
@@ -275,7 +275,7 @@ def _ask(
 ) -> Output:
     """The network's output for values scaled to unit variance."""
     label = jnp.log(level) / 4
-    return network(inputs, condition.tokens, label, condition.mask, condition.coordinates, condition.embedded)
+    return network(inputs, condition.tokens, label, condition.mask, condition.coordinates, condition.said)
 
 
 def precondition(

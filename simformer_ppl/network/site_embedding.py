@@ -28,7 +28,7 @@ class Embedding:
 
 
 class SiteEmbedding(nnx.Module):
-    """Adds what a module says of a site to the tokens that stand for it.
+    """What a module says of a site, as vectors of the tokens that stand for it.
 
     Parameters
     ----------
@@ -48,12 +48,15 @@ class SiteEmbedding(nnx.Module):
         self.out = nnx.Param(scale * jax.random.normal(rngs.params(), (embedding.num_features, width)))
         self.tokens = tokens.start, tokens.stop
 
-    def __call__(
-        self, tokens: Float[Array, "batch tokens width"], value: Float[Array, "batch *shape"]
-    ) -> Float[Array, "batch tokens width"]:
+    def __call__(self, value: Float[Array, "batch *shape"]) -> Float[Array, "batch some_tokens width"]:
         """Read one value for each sequence."""
         said = jax.vmap(self.module)(value)
-        said = said.reshape(len(value), self.tokens[1] - self.tokens[0], -1) @ self.out[...]
+        return said.reshape(len(value), self.tokens[1] - self.tokens[0], -1) @ self.out[...]
+
+    def add(
+        self, tokens: Float[Array, "batch tokens width"], said: Float[Array, "batch some_tokens width"]
+    ) -> Float[Array, "batch tokens width"]:
+        """Add what was said to the tokens of the site."""
         return tokens.at[:, self.tokens[0] : self.tokens[1]].add(said)
 
 

@@ -187,7 +187,7 @@ class Simformer(nnx.Module):
         noise_label: Float[Array, " batch"],
         mask: Bool[Array, "#batch tokens tokens"],
         coordinates: Float[Array, "#batch tokens"] | None = None,
-        embedded: Mapping[str, Float[Array, "batch *shape"]] | None = None,
+        said: Mapping[str, Float[Array, "batch some_tokens width"]] | None = None,
     ) -> Output:
         """Read values of one noise level a sequence, and say three numbers of every channel.
 
@@ -203,8 +203,8 @@ class Simformer(nnx.Module):
             Row = query. One for all sequences, or one each.
         coordinates
             Of the points of functions, from 0 to 1; whatever, elsewhere.
-        embedded
-            Values of the sites that have an embedding.
+        said
+            What :meth:`read` returns.
         """
         vectors, token_of_channel = self.vectors(), np.asarray(self.index.token_of_channel)
         groups, near = np.asarray(self.index.group_of_channel), None
@@ -213,7 +213,7 @@ class Simformer(nnx.Module):
             near = nearness(coordinates, self.index) if self.index.points_are_linked else None
         tokens = self.embedding(values, conditioned, vectors, token_of_channel, self._compared(), mask)
         for name, module in self.embeddings.items():
-            tokens = module(tokens, (embedded or {})[name])
+            tokens = module.add(tokens, (said or {})[name])
         noise = self.noise(noise_label)
         graph, layers = nnx.split(self.layers)
 
@@ -227,6 +227,12 @@ class Simformer(nnx.Module):
         log_variance = (tokens * self.variance_head[groups]).sum(-1) + self.variance_bias[groups]
         log_width = (tokens * self.width_head[groups]).sum(-1) + self.width_bias[groups]
         return Output(prediction, log_variance, log_width)
+
+    def read(
+        self, values: Mapping[str, Float[Array, "batch *shape"]]
+    ) -> dict[str, Float[Array, "batch some_tokens width"]]:
+        """Read the sites that have an embedding, once for all noise levels."""
+        return {name: module(values[name]) for name, module in self.embeddings.items()}
 
     def _compared(self) -> Int[np.ndarray, " channels"]:
         """Groups of channels that are compared with each other, numbered from 0: points of a function are not."""

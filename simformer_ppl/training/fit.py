@@ -122,8 +122,9 @@ class Trainer:
         )
         target = standardisation.forward(layout.dequantise(quantum_key, channels))
         states = states if there is None else jnp.where(there, states, ABSENT)
-        condition = make_condition(layout, self.sequence.attention, standardisation, channels, states, coordinates)
         network = nnx.merge(self.sequence.graph, parameters)
+        parts = network, layout, self.sequence.attention, standardisation
+        condition = make_condition(*parts, channels, states, coordinates)
         return denoising_loss(noise_key, self.process, network, condition, layout.for_network(target), known)
 
     def step(

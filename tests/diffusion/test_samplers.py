@@ -91,7 +91,7 @@ def test_loss_is_lowest_at_the_true_denoiser():
     condition = Condition(target, none, none, jnp.ones((1, 2, 2), bool))
 
     def loss(shift):
-        def network(inputs, conditioned, label, mask, coordinates, embedded):
+        def network(inputs, conditioned, label, mask, coordinates, said):
             level = jnp.exp(4 * label)
             exact = prediction_of(gaussian_denoiser)(inputs * jnp.sqrt(1 + level**2)[:, None], level)
             return Output(exact + shift, jnp.zeros_like(exact), jnp.zeros_like(exact))
@@ -106,7 +106,7 @@ def test_given_channels_are_neither_moved_nor_counted():
     given = jnp.array([[True, False]])
     condition = Condition(values, given, given, jnp.ones((1, 2, 2), bool))
 
-    def network(inputs, conditioned, label, mask, coordinates, embedded):
+    def network(inputs, conditioned, label, mask, coordinates, said):
         return Output(jnp.ones_like(inputs) * inputs[:, :1], jnp.zeros_like(inputs), jnp.zeros_like(inputs))
 
     denoise = denoiser(EDM(), network, condition)
@@ -131,7 +131,7 @@ def test_published_processes_denoise_by_the_noise_they_predict(name):
     nothing = jnp.zeros((64, 3), bool)
     condition = Condition(target, nothing, nothing, jnp.ones((1, 3, 3), bool))
 
-    def network(inputs, tokens, label, mask, coordinates, embedded):
+    def network(inputs, tokens, label, mask, coordinates, said):
         return Output(-noise, jnp.zeros_like(noise), jnp.zeros_like(noise))
 
     # single precision leaves an error in proportion to what is subtracted
