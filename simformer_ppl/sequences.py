@@ -50,6 +50,8 @@ class Sequence:
         Number of points of every function.
     embeddings
         Networks that read sites as a whole.
+    elements
+        Of plates that vary in size: which one each token lies in, -1 elsewhere.
     """
 
     layout: TokenLayout
@@ -62,6 +64,7 @@ class Sequence:
     slots: Int[np.ndarray, " channels"]
     points: Mapping[str, int]
     embeddings: Mapping[str, Embedding]
+    elements: Int[np.ndarray, "plates tokens"]
 
     def network(self, rng_key: PRNGKeyArray) -> Simformer:
         """A network of random weights."""
@@ -123,6 +126,10 @@ class Sequences:
         Sites along continuous dims, if there are some.
     embeddings
         Networks that read sites as a whole.
+    elements
+        Of plates that vary in size: which one each token lies in, -1 elsewhere.
+    alike
+        Plates whose elements are alike; those of the structure by default.
     """
 
     structure: ModelStructure
@@ -132,6 +139,8 @@ class Sequences:
     config: NetworkConfig
     functions: Functions | None = None
     embeddings: Mapping[str, Embedding] = field(default_factory=dict)
+    elements: Int[np.ndarray, "plates tokens"] | None = None
+    alike: tuple[str, ...] | None = None
     _made: dict[tuple[int, ...], Sequence] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -186,6 +195,25 @@ class Sequences:
         standardisation = fit_standardisation(channels, may_warp, alike, coarse)
         return LearnedJoint(parameters, standardisation, self.training.graph, layout, self.training.attention, process)
 
+    def resized_joint(self, joint: LearnedJoint, tokens: Int[np.ndarray, " tokens"]) -> LearnedJoint:
+        """The joint of a model with plates of other sizes.
+
+        Parameters
+        ----------
+        joint
+            Of the old model.
+        tokens
+            For each token, one of the old model that shares its weights.
+        """
+        sequence, layout = self.training, self.layout
+        first = np.searchsorted(layout.token_of_channel, layout.token_of_channel)
+        within = np.arange(layout.num_channels) - first
+        channels = np.searchsorted(joint.layout.token_of_channel, tokens)[layout.token_of_channel] + within
+        standardisation = Standardisation(*(part[:, channels] for part in joint.standardisation))
+        return LearnedJoint(
+            joint.parameters, standardisation, sequence.graph, layout, sequence.attention, joint.process
+        )
+
     def joint_at(self, joint: LearnedJoint, coordinates: Mapping[str, Float[np.ndarray, " points"]]) -> LearnedJoint:
         """The joint of a sequence with points at these coordinates.
 
@@ -230,7 +258,8 @@ class Sequences:
         if functions is not None:
             kinds = functions.places(self.layout.sites, functions.grid_sizes)[0]
             moral = joined_by_points(moral, functions.are_points(self.layout.sites))
-        together = same_element(structure, () if functions is None else functions.grids)
+        alike = structure.exchangeable + structure.constant_plates if self.alike is None else self.alike
+        together = same_element(structure, set(alike) - set(() if functions is None else functions.grids))
         adjacency, neighbours, same = (KindGraph.of(g, kinds) for g in (structure.adjacency, moral, together))
         return adjacency, neighbours, same
 
@@ -268,7 +297,8 @@ class Sequences:
         contexts = self.structure.contexts if isinstance(kind, str) and kind == "contextual" else None
         attend = attention_function(kind, moral, layout, contexts)
         numbers = first_channels, strides[of_channel], slots[of_channel]
-        return Sequence(layout, index, self.config, relations, attend, *numbers, points, self.embeddings)
+        elements = np.zeros((0, len(first)), int) if self.elements is None else self.elements[:, first]
+        return Sequence(layout, index, self.config, relations, attend, *numbers, points, self.embeddings, elements)
 
 
 def _numbered(groups: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:

@@ -35,7 +35,8 @@ from simformer_ppl.tokens.attention import Attention
 from simformer_ppl.tokens.conditions import Given
 from simformer_ppl.tokens.functions import read_functions
 from simformer_ppl.tokens.layout import TokenLayout
-from simformer_ppl.tokens.masks import EVERY_QUESTION, Questions
+from simformer_ppl.tokens.masks import EVERY_QUESTION, OF_FUNCTIONS, Questions
+from simformer_ppl.tokens.plates import read_plates, same_tokens
 from simformer_ppl.training.checkpoint import Checkpoints, fingerprint
 from simformer_ppl.training.fit import Trainer, train
 from simformer_ppl.training.left_out import keep_finite
@@ -102,6 +103,9 @@ class Simformer:
         Flax NNX modules by site, for images, long series and other data that are only ever given: each is called on one
         value of its site (standardised, in the site's shape), returns an array ``(tokens, features)`` or
         ``(features,)``, and is trained along, from the weights that it has. Such a site is given in full or left out.
+    varying_plates
+        Exchangeable plates that training sees with any number of their elements, so that :meth:`resize` answers for
+        other sizes.
 
     Raises
     ------
@@ -146,9 +150,11 @@ class Simformer:
         covariates: Mapping[str, Covariate] | None = None,
         continuous_dims: Collection[str] | Mapping[str, int] = (),
         embeddings: Mapping[str, nnx.Module] | None = None,
+        varying_plates: Collection[str] = (),
     ):
         if process not in PROCESSES:
             raise ValueError(f"process: expected one of {sorted(PROCESSES)}, got {process!r}.")
+        self._model, self._covariates, self._embeddings = model, covariates, embeddings
         if covariates:
             model = WithCovariates(model, covariates, dims or {})
             sites = {*sites, *covariates} if sites and not isinstance(sites, str) else sites
@@ -170,8 +176,12 @@ class Simformer:
             raise ValueError("embeddings: expected none beside continuous_dims.")
         functions = read_functions(self.structure, continuous_dims, self.coords, self.dims) if continuous_dims else None
         layout = TokenLayout.of(self.structure, share_exchangeable=share_exchangeable, functions=functions)
+        if varying_plates and not share_exchangeable:
+            raise ValueError("varying_plates: expected share_exchangeable=True, so that elements share their weights.")
+        self.varying_plates = (varying_plates,) if isinstance(varying_plates, str) else tuple(varying_plates)
+        elements = read_plates(self.structure, self.varying_plates)
         self._sequences = Sequences(
-            self.structure, layout, attention, share_exchangeable, self.network_config, functions, read
+            self.structure, layout, attention, share_exchangeable, self.network_config, functions, read, elements
         )
         self._tokens = len(self._sequences.training.layout.group_of_token)
         self._joint: LearnedJoint | None = None
@@ -295,9 +305,11 @@ class Simformer:
         if self.use_density and known:
             gradient = model_gradient(self._replay, self.structure, joint.layout, joint.standardisation, train_set)
         gradients = None if gradient is None else gradient.values
+        of_functions = self._sequences.functions is not None and self.questions == EVERY_QUESTION
+        questions = OF_FUNCTIONS if of_functions else self.questions
         trainer = Trainer(
             self._sequences.training, joint.standardisation, joint.process, make_optimiser(rate, steps), batch,
-            gradient and gradient._replace(values=gradient.values[:0]), self.questions, self._sequences.functions,
+            gradient and gradient._replace(values=gradient.values[:0]), questions, self._sequences.functions,
         )  # fmt: skip
         checkpoints = None
         if checkpoint_dir is not None:
@@ -354,6 +366,75 @@ class Simformer:
     def num_parameters(self) -> int:
         """Number of the network's weights; 0 before the first fit."""
         return 0 if self._joint is None else sum(leaf.size for leaf in jax.tree.leaves(self._joint.parameters))
+
+    def resize(
+        self,
+        model_args: tuple = (),
+        model_kwargs: Mapping[str, Any] | None = None,
+        *,
+        coords: Mapping[str, Any] | None = None,
+        covariates: Mapping[str, Covariate] | None = None,
+    ) -> "Simformer":
+        """The same network for the model with other arguments, by which plates have other sizes.
+
+        Parameters
+        ----------
+        model_args, model_kwargs
+            Arguments of the model.
+        coords
+            Coordinates by dim; those of dims of the old size by default.
+        covariates
+            Where covariates of the new shapes are drawn from; the old ones by default.
+
+        Returns
+        -------
+        A fitted Simformer of the new size, with the same weights. Sizes beyond the one it was trained on are a guess.
+
+        Raises
+        ------
+        ValueError
+            If the network is not fitted, or the model differs in more than the sizes of `varying_plates`.
+
+        Examples
+        --------
+        >>> import jax, numpy as np, numpyro, numpyro.distributions as dist
+        >>> from simformer_ppl import Simformer
+        >>> def model(size, y=None):
+        ...     mu = numpyro.sample("mu", dist.Normal(0, 1))
+        ...     with numpyro.plate("person", size):
+        ...         numpyro.sample("y", dist.Normal(mu, 0.5), obs=y)
+        >>> simformer = Simformer(model, (10,), varying_plates=["person"])
+        >>> simformer = simformer.fit(jax.random.key(0), 1_000, num_steps=500, progress_bar=False)
+        >>> simformer.resize((3,)).condition(y=np.ones(3)).draw(jax.random.key(1), (5,))["mu"].shape
+        (5,)
+        """
+        if self._joint is None:
+            raise ValueError("Not fitted yet: call fit before resize.")
+        if not self.varying_plates:
+            raise ValueError("Expected plates that training sees at any size: Simformer(..., varying_plates=[...]).")
+        kept = {dim: labels for dim, labels in self.coords.items() if dim not in self.varying_plates}
+        resized = type(self)(
+            self._model,
+            model_args,
+            model_kwargs,
+            **{
+                **self._configuration()["options"],
+                "attention": self.attention,
+                "coords": kept if coords is None else coords,
+                "network": self.network_config,
+                "varying_plates": (),
+            },
+            covariates=self._covariates if covariates is None else covariates,
+            embeddings=self._embeddings,
+        )
+        old, new = self._sequences, resized._sequences
+        tokens = same_tokens(self.structure, resized.structure, self.varying_plates)
+        layout = old.layout.at(new.layout.sites, tokens)
+        alike = self.structure.exchangeable + self.structure.constant_plates
+        resized._sequences = replace(new, layout=layout, alike=alike, _made={})
+        resized._joint = resized._sequences.resized_joint(self._joint, tokens)
+        resized.history = self.history
+        return resized
 
     # ------------------------------------------------------------------ asking
 
@@ -626,6 +707,7 @@ class Simformer:
                 "process": self.process,
                 "network": self.network_config._asdict(),
                 "continuous_dims": _plain(self.continuous_dims),
+                "varying_plates": list(self.varying_plates),
             },
             "structure": persistence.describe_structure(self.structure),
         }

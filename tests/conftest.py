@@ -81,9 +81,8 @@ def trained_once(path: Path, model, num_simulations: int, num_steps: int, batch_
             simformer = Simformer(model, **options)
             training = {"num_steps": num_steps, "batch_size": batch_size, "progress_bar": False}
             simformer.fit(jax.random.key(0), num_simulations, **training).save(path)
-        return Simformer.load(
-            path, model, **{n: own for n, own in options.items() if n in ("covariates", "embeddings")}
-        )
+        unstored = {name: option for name, option in options.items() if name in ("covariates", "embeddings")}
+        return Simformer.load(path, model, options.get("model_args", ()), **unstored)
 
 
 def untrained(model, **options) -> Simformer:

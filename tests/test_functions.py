@@ -126,12 +126,13 @@ def test_many_points_are_drawn_a_few_at_a_time(learned):
 def test_the_density_of_parameters_and_of_points(learned):
     posterior = learned.condition(y=given(*SEEN))
     mean, covariance = exact(*SEEN, [0.5, 1.5])
-    values = np.random.default_rng(0).multivariate_normal(mean, covariance, 6)
+    values = np.random.default_rng(0).multivariate_normal(mean, covariance, 200)
     law = stats.multivariate_normal
     parameters = posterior.log_prob({"a": values[:, 0], "b": values[:, 1]})
-    np.testing.assert_allclose(parameters, law(mean[:2], covariance[:2, :2]).logpdf(values[:, :2]), atol=0.4)
     points = posterior.log_prob({"y": values[:, 2:]}, at={"time": [0.5, 1.5]})
-    np.testing.assert_allclose(points, law(mean[2:], covariance[2:, 2:]).logpdf(values[:, 2:]), atol=0.4)
+    # a tenth of a nat from the exact density to the learned one, on average over draws from the first
+    assert (law(mean[:2], covariance[:2, :2]).logpdf(values[:, :2]) - parameters).mean() < 0.1
+    assert (law(mean[2:], covariance[2:, 2:]).logpdf(values[:, 2:]) - points).mean() < 0.1
     labelled = xr.DataArray(values[:, 2:], {"time": [0.5, 1.5]}, ("draw", "time"))
     np.testing.assert_allclose(posterior.log_prob({"y": labelled}), points, atol=1e-5)
 

@@ -49,6 +49,9 @@ class Questions(NamedTuple):
 
 
 EVERY_QUESTION = Questions()
+OF_FUNCTIONS = EVERY_QUESTION._replace(left_out=0.25)
+"""Functions are often asked for without the parameters behind them."""
+
 POSTERIOR_ONLY = Questions(0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
@@ -65,7 +68,7 @@ def draw_states(
     """Draw which tokens are given (:func:`draw_conditioned`), and which of the latent ones are left out.
 
     In a share of the examples, sites or units of latent tokens are left out, each with a probability that is drawn
-    from U(0, 1); one latent unit at least is not.
+    from U(0, 1); one latent unit at least is not. Where sites are, half of the time all but one.
 
     Parameters
     ----------
@@ -80,7 +83,7 @@ def draw_states(
         states = draw_states(rng_key, batch, is_data, unit_of_token, site_of_token, questions, held)
         shown = jax.random.bernoulli(shown_key, _SHOWN, (batch, int(site_of_token.max()) + 1))[:, site_of_token]
         return jnp.where(embedded & ~shown, ABSENT, states).astype(jnp.int8)
-    given_key, which_key, rate_key, kind_key, part_key = jax.random.split(rng_key, 5)
+    given_key, which_key, rate_key, kind_key, part_key, one_key = jax.random.split(rng_key, 6)
     given = draw_conditioned(given_key, batch, is_data, unit_of_token, site_of_token, questions, always)
     if not questions.left_out:
         return jnp.where(given, GIVEN, LATENT).astype(jnp.int8)
@@ -92,7 +95,9 @@ def draw_states(
         jax.random.uniform(units, (batch, int(unit_of_token.max(initial=0)) + 1))[:, unit_of_token],
     )
     most = values.max(-1, keepdims=True, where=~given, initial=0.0)
-    left_out = ~given & (values < jax.random.uniform(rate_key, (batch, 1))) & (values < most)
+    all_but_one = by_site & jax.random.bernoulli(one_key, 0.5, (batch, 1))
+    rate = jnp.where(all_but_one, 1.0, jax.random.uniform(rate_key, (batch, 1)))
+    left_out = ~given & (values < rate) & (values < most)
     left_out &= jax.random.bernoulli(which_key, questions.left_out, (batch, 1))
     return jnp.select([given, left_out], [GIVEN, ABSENT], LATENT).astype(jnp.int8)
 

@@ -40,15 +40,14 @@ def group_of_token(
     return np.unique(canonical, return_inverse=True)[1]
 
 
-def same_element(structure: ModelStructure, continuous: Collection[str] = ()) -> Bool[np.ndarray, "tokens tokens"]:
-    """Pairs of tokens in the same element of every plate of alike elements that holds both, and of one at least.
+def same_element(structure: ModelStructure, plates: Collection[str]) -> Bool[np.ndarray, "tokens tokens"]:
+    """Pairs of tokens in the same element of every one of these plates that holds both, and of one at least.
 
-    Tokens of a group carry no identity: this relation tells a token which others belong to its own element. Plates that
-    are continuous do not count.
+    Tokens of a group carry no identity: this relation tells a token which others belong to its own element.
     """
     together = np.zeros((structure.num_tokens, structure.num_tokens), bool)
     apart = np.zeros_like(together)
-    for plate in set(structure.exchangeable + structure.constant_plates) - set(continuous):
+    for plate in plates:
         index = np.full(structure.num_tokens, -1)
         for site in structure.sites.values():
             if plate in site.plates:

@@ -23,8 +23,9 @@ from simformer_ppl.diffusion.process import Process
 from simformer_ppl.sequences import Sequence
 from simformer_ppl.tokens.functions import Functions
 from simformer_ppl.tokens.masks import EVERY_QUESTION, Questions, draw_states
+from simformer_ppl.tokens.plates import draw_present
 from simformer_ppl.tokens.standardisation import Standardisation
-from simformer_ppl.tokens.states import ABSENT
+from simformer_ppl.tokens.states import ABSENT, LATENT
 from simformer_ppl.training.checkpoint import Checkpoints
 
 STEPS_PER_REPORT = 50
@@ -100,6 +101,7 @@ class Trainer:
         Discrete values are dequantised where they are diffused, and enter plain where they are given.
         """
         place_key, mask_key, quantum_key, noise_key = jax.random.split(rng_key, 4)
+        element_key = jax.random.fold_in(place_key, 1)
         layout, standardisation, coordinates, there = self.sequence.layout, self.standardisation, None, None
         known = None if gradient is None or self.gradient is None else self.gradient._replace(values=gradient)
         if self.functions is not None:
@@ -122,6 +124,10 @@ class Trainer:
         )
         target = standardisation.forward(layout.dequantise(quantum_key, channels))
         states = states if there is None else jnp.where(there, states, ABSENT)
+        if len(self.sequence.elements):
+            present = draw_present(element_key, channels.shape[0], self.sequence.elements)
+            present |= ~(present & (states == LATENT)).any(-1, keepdims=True)  # one token at least is asked for
+            states = jnp.where(present, states, ABSENT)
         network = nnx.merge(self.sequence.graph, parameters)
         parts = network, layout, self.sequence.attention, standardisation
         condition = make_condition(*parts, channels, states, coordinates)

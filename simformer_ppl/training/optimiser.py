@@ -41,6 +41,6 @@ def make_optimiser(learning_rate: float, num_steps: int) -> optax.GradientTransf
 def _kind_of_parameter(parameters: optax.Params) -> optax.Params:
     def kind(path: tuple, _: jax.Array) -> str:
         names = {getattr(entry, "key", None) for entry in path}
-        return "muon" if names & MATRICES else "adamw"
+        return "muon" if "layers" in names and names & MATRICES else "adamw"
 
     return jax.tree_util.tree_map_with_path(kind, parameters)

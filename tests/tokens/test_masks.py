@@ -80,6 +80,10 @@ def test_what_is_left_out_is_of_the_latent_and_never_all_of_it():
     assert len({tuple(row) for row in states.tolist()}) == 3**5 - 2**5
     both_left_out = (states[:, 1:3] == ABSENT).all(1)
     assert both_left_out.mean() > 2 * (states[:, [1, 3]] == ABSENT).all(1).mean()  # a site as a whole
+    # of three sites of which nothing is given, one alone is asked for in a quarter of the examples, or more
+    nothing_given = states[(states != GIVEN).all(1)]
+    latent_sites = np.stack([(nothing_given[:, site == SITES] == LATENT).any(1) for site in range(SITES.max() + 1)], 1)
+    assert (latent_sites.sum(1) == 1).mean() > 0.25
 
 
 def test_as_many_examples_leave_something_out_as_are_to():
