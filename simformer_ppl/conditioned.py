@@ -121,7 +121,8 @@ class ConditionedDistribution(Query):
             if name in given.priors:
                 raise ValueError(f"prior: site '{name}' has a new prior already. Expected one.")
             if name in self.structure.sites and name not in self._weighable:
-                raise ValueError(f"prior: site '{name}' is a function. Expected one of: {', '.join(self._weighable)}.")
+                what = "has an embedding" if self.structure.sites[name].is_embedded else "is a function"
+                raise ValueError(f"prior: site '{name}' {what}. Expected one of: {', '.join(self._weighable)}.")
             read_new = read_prior(self.structure, self.replay, name, new)
             given = replace(given, priors={**given.priors, name: read_new})
         pairs = {name: (self.structure.sites[name], value) for name, value in given.values.items()}
@@ -344,7 +345,7 @@ class ConditionedDistribution(Query):
     @property
     def _weighable(self) -> Mapping[str, Site]:
         """Sites that constraints and new priors may look at."""
-        return self.structure.sites
+        return {name: site for name, site in self.structure.sites.items() if not site.is_embedded}
 
     def _compared(self, simulated: Simulated) -> tuple[LearnedJoint, Simulated]:
         """What tells the channels of given values, and simulations of these."""

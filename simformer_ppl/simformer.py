@@ -580,10 +580,12 @@ class Simformer:
         rng_key, num_simulations, num_draws
             As of :meth:`calibrate`.
         """
-        data = [name for name, site in self.structure.sites.items() if site.is_data]
-        parameters = [name for name, site in self.structure.sites.items() if not (site.is_data or site.is_covariate)]
+        sites = {name: site for name, site in self.structure.sites.items() if not site.is_covariate}
+        data = [name for name, site in sites.items() if site.is_data]
+        parameters = [name for name in sites if name not in data]
         patterns = {"posterior": data, "likelihood": parameters, "joint": []}
-        asked = {kind: given for kind, given in patterns.items() if len(given) < len(data) + len(parameters)}
+        asked_for = {name for name, site in sites.items() if not site.is_embedded}
+        asked = {kind: given for kind, given in patterns.items() if asked_for - set(given)}
         keys = jax.random.split(rng_key, len(asked))
         found = {
             kind: self.calibrate(key, given, num_simulations=num_simulations, num_draws=num_draws)

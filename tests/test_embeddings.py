@@ -133,6 +133,20 @@ def test_inference_data_and_corrected_draws(fitted):
         fitted.condition().importance_resample(jax.random.key(0))
 
 
+def test_the_posterior_and_the_prior_are_checked_and_no_likelihood(fitted):
+    checked = fitted.check(jax.random.key(0), num_simulations=20, num_draws=10)
+    assert set(checked) == {"posterior", "joint"}
+
+
+def test_constraints_and_priors_are_of_what_is_asked_for(fitted):
+    posterior = fitted.condition(series=np.zeros(LENGTH))
+    near = posterior.condition(constraint=lambda values: -2.0 * (values["heights"] ** 2).sum())
+    sizes = [float((asked.draw(jax.random.key(0), (400,))["heights"] ** 2).mean()) for asked in (near, posterior)]
+    assert sizes[0] < 0.7 * sizes[1]
+    with pytest.raises(ValueError, match="no site 'series'"):
+        fitted.condition(constraint=lambda values: values["series"].sum())
+
+
 def test_a_saved_network_answers_the_same(fitted, tmp_path):
     fitted.save(tmp_path / "waves")
     with pytest.raises(ValueError, match=r"saved with embeddings of \['series'\]"):
