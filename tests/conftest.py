@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -85,12 +86,18 @@ def trained_once(path: Path, model, num_simulations: int, num_steps: int, batch_
         return Simformer.load(path, model, options.get("model_args", ()), **unstored)
 
 
-def untrained(model, **options) -> Simformer:
-    """A network of random weights, for what holds whatever it has learned."""
+def untrained(model, *, shaken: bool = False, **options) -> Simformer:
+    """A network of random weights, for what holds whatever it has learned; shaken, those that start at zero too."""
     simformer = Simformer(model, network=SMALL, **options)
     channels, _ = simformer._channels(jax.random.key(0), 2_000, None)
-    simformer._joint = simformer._initialise(jax.random.key(1), channels)
-    simformer._simulated = Simulated(np.asarray(simformer._joint.standardisation.forward(jnp.asarray(channels))))
+    joint = simformer._initialise(jax.random.key(1), channels)
+    if shaken:
+        leaves, tree = jax.tree.flatten(joint.parameters)
+        rng = np.random.default_rng(0)
+        moved = [leaf + jnp.asarray(rng.normal(0.0, 0.1, leaf.shape), leaf.dtype) for leaf in leaves]
+        joint = replace(joint, parameters=jax.tree.unflatten(tree, moved))
+    simformer._joint = joint
+    simformer._simulated = Simulated(np.asarray(joint.standardisation.forward(jnp.asarray(channels))))
     return simformer
 
 

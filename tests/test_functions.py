@@ -47,9 +47,9 @@ def exact(times, values, asked):
 
 
 @pytest.fixture(scope="module")
-def fitted(shared_folder):
-    """A network that has hardly seen the line: for what holds whatever it has learned."""
-    return trained_once(shared_folder / "hasty_line", line, 2_000, 200, network=SMALL, **OPTIONS)
+def fitted():
+    """For what holds whatever a network has learned."""
+    return untrained(line, shaken=True, **OPTIONS)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 from simformer_ppl import Simformer
 from simformer_ppl.tokens.plates import draw_present, read_plates
-from tests.conftest import SMALL, trained_once, untrained
+from tests.conftest import untrained
 
 NOISE = 0.7
 
@@ -40,10 +40,9 @@ def exact(y):
 
 
 @pytest.fixture(scope="module")
-def fitted(shared_folder):
-    """A network that has hardly learned: for what holds whatever it has learned."""
-    options = {"model_args": (6,), "network": SMALL, "varying_plates": ["person"]}
-    return trained_once(shared_folder / "hasty_group", group, 1_000, 100, **options)
+def fitted():
+    """For what holds whatever a network has learned."""
+    return untrained(group, shaken=True, model_args=(6,), varying_plates=["person"])
 
 
 @pytest.mark.slow
@@ -95,12 +94,17 @@ def test_all_that_is_known_of_a_model_follows_its_size(fitted):
     )
 
 
-def test_a_resized_network_is_saved_and_goes_on_learning(fitted, tmp_path):
+def test_a_resized_network_is_saved(fitted, tmp_path):
     resized = fitted.resize((2,))
     resized.save(tmp_path / "two")
     again = Simformer.load(tmp_path / "two", group, (2,))
     draws = [each.condition(y=np.zeros(2)).draw(jax.random.key(0), (3,))["mu"] for each in (resized, again)]
     np.testing.assert_array_equal(draws[0], draws[1])
+
+
+@pytest.mark.slow
+def test_a_resized_network_goes_on_learning_by_itself(fitted):
+    resized = fitted.resize((2,))
     before = fitted.condition(y=np.zeros(6)).log_prob({"mu": 0.0})
     resized.fit(jax.random.key(0), 100, num_steps=5, batch_size=16, progress_bar=False)
     assert fitted.condition(y=np.zeros(6)).log_prob({"mu": 0.0}) == before
@@ -154,9 +158,9 @@ def test_plates_that_cannot_vary(model, arguments, plate, told):
         Simformer(model, arguments, varying_plates=[plate])
 
 
-def test_other_errors_say_what_is_expected(fitted, hasty):
+def test_other_errors_say_what_is_expected():
     with pytest.raises(ValueError, match=r"Expected plates that training sees at any size"):
-        hasty.resize()
+        untrained(group, model_args=(3,)).resize()
     with pytest.raises(ValueError, match="Not fitted yet: call fit before resize"):
         Simformer(group, (3,), varying_plates=["person"]).resize((2,))
     with pytest.raises(ValueError, match="expected share_exchangeable=True"):
