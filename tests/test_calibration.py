@@ -9,6 +9,7 @@ import pytest
 from simformer_ppl.calibration import calibrate, read_given
 
 
+@pytest.mark.slow
 def test_a_trained_network_is_calibrated_and_a_distorted_one_is_not(chain):
     found = chain.calibrate(jax.random.key(3), num_simulations=300, num_draws=50)
     assert found.is_calibrated and found.deviations == ()

@@ -28,6 +28,7 @@ def errors(tree, gaussian_chain, missing=()):
     return (draws.mean(0) - mean[:4]) / exact, draws.std(0) / exact - 1
 
 
+@pytest.mark.slow
 def test_a_rough_posterior_is_made_exact(hasty, gaussian_chain):
     posterior = hasty.condition(y=Y)
     rough = np.abs(errors(posterior.sample(jax.random.key(1), 4_000), gaussian_chain)).max()

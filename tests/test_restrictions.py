@@ -27,6 +27,7 @@ def product(first, second):
     return (first[0] * first[1] ** -2 + second[0] * second[1] ** -2) / precision, precision**-0.5
 
 
+@pytest.mark.slow
 def test_a_constraint_multiplies_the_density(chain, gaussian_chain):
     tree = chain.condition(y=Y, constraint=near_two).sample(jax.random.key(0), 4_000)
     mean, sd = product(posterior_of_a(gaussian_chain), (2.0, 0.5))
@@ -63,6 +64,7 @@ def test_the_prior_that_the_model_has_changes_nothing(chain):
     assert tree.sample_stats.attrs["pareto_k"] == -np.inf
 
 
+@pytest.mark.slow
 def test_a_rare_interval_is_reached(chain):
     tree = chain.condition(a=above(2 * 2.6)).sample(jax.random.key(0), 1_000)
     assert tree.sample_stats.attrs["route"] == "tempering"
