@@ -15,7 +15,7 @@ from simformer_ppl.function_points import on_places, read_coordinates
 from simformer_ppl.function_query import FunctionQuery
 from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.labelled_arrays import align
-from simformer_ppl.naming import resolve_batch_dims, resolve_dims, stored, stored_labels, stored_names
+from simformer_ppl.naming import SAMPLE_DIMS, resolve_batch_dims, resolve_dims, stored, stored_labels, stored_names
 from simformer_ppl.structure import Site
 from simformer_ppl.tokens.conditions import Given, encode_values, merge_values, name_batch, read_values
 from simformer_ppl.tokens.intervals import Interval
@@ -83,6 +83,7 @@ class FunctionDistribution(FunctionQuery, ConditionedDistribution):
     def _read_points(self, name: str, value: Any) -> tuple[Any, Float[np.ndarray, " points"]]:
         if not isinstance(value, xr.DataArray):
             return super()._read_points(name, value)
+        value = value.rename({dim: f"{dim} of values" for dim in value.dims if dim in SAMPLE_DIMS})
         _, array, coordinates, _ = self._align(Given(), name, value)
         return array, coordinates
 

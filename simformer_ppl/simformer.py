@@ -35,7 +35,7 @@ from simformer_ppl.tokens.attention import Attention
 from simformer_ppl.tokens.conditions import Given
 from simformer_ppl.tokens.functions import read_functions
 from simformer_ppl.tokens.layout import TokenLayout
-from simformer_ppl.tokens.masks import EVERY_QUESTION, OF_FUNCTIONS, Questions
+from simformer_ppl.tokens.masks import EVERY_QUESTION, Questions
 from simformer_ppl.tokens.plates import read_plates, same_tokens
 from simformer_ppl.training.checkpoint import Checkpoints, fingerprint
 from simformer_ppl.training.fit import Trainer, train
@@ -305,11 +305,9 @@ class Simformer:
         if self.use_density and known:
             gradient = model_gradient(self._replay, self.structure, joint.layout, joint.standardisation, train_set)
         gradients = None if gradient is None else gradient.values
-        of_functions = self._sequences.functions is not None and self.questions == EVERY_QUESTION
-        questions = OF_FUNCTIONS if of_functions else self.questions
         trainer = Trainer(
             self._sequences.training, joint.standardisation, joint.process, make_optimiser(rate, steps), batch,
-            gradient and gradient._replace(values=gradient.values[:0]), questions, self._sequences.functions,
+            gradient and gradient._replace(values=gradient.values[:0]), self.questions, self._sequences.functions,
         )  # fmt: skip
         checkpoints = None
         if checkpoint_dir is not None:

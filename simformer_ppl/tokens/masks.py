@@ -49,9 +49,6 @@ class Questions(NamedTuple):
 
 
 EVERY_QUESTION = Questions()
-OF_FUNCTIONS = EVERY_QUESTION._replace(left_out=0.25)
-"""Functions are often asked for without the parameters behind them."""
-
 POSTERIOR_ONLY = Questions(0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
