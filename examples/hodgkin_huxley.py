@@ -7,7 +7,7 @@
 # 1. which parameters explain the statistics,
 # 2. which of these spend less energy than a bound, an interval on a quantity that the simulator computes,
 #
-# and the simulator says whether they do. Training takes about ten minutes on one core. Pictures go to
+# and the simulator says whether they do. Training is the long part: see the seconds that are printed. Pictures go to
 # `hodgkin_huxley/` below the working directory.
 
 # %%

@@ -7,7 +7,7 @@
 # tokens and is trained along with the rest, and its posterior is compared with that of a Simformer which is told
 # summaries.
 #
-# Takes about eight minutes on one core. Pictures go to `long_series/` below the working directory.
+# Takes about ten minutes on one core. Pictures go to `long_series/` below the working directory.
 
 # %%
 import time

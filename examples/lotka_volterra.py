@@ -9,7 +9,7 @@
 # 2. the same with ten observations of the predators added,
 # 3. the model itself, run on the rates that were drawn, beside what the network expects.
 #
-# Training takes about ten minutes on one core. For draws as exact as those of the benchmark, leave out `num_steps`.
+# Training is the long part: see the seconds that are printed. For draws as exact as those of the benchmark, leave out `num_steps`.
 # Pictures go to `lotka_volterra/` below the working directory.
 
 # %%

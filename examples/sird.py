@@ -7,7 +7,7 @@
 # 1. the contact rate at every time, with its uncertainty,
 # 2. the same where the contact rate itself is known at two times.
 #
-# Training takes about ten minutes on one core. Pictures go to `sird/` below the working directory.
+# Training is the long part: see the seconds that are printed. Pictures go to `sird/` below the working directory.
 
 # %%
 import time
