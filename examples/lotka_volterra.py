@@ -9,8 +9,8 @@
 # 2. the same with ten observations of the predators added,
 # 3. the model itself, run on the rates that were drawn, beside what the network expects.
 #
-# Training is the long part: see the seconds that are printed. For draws as exact as those of the benchmark, leave out `num_steps`.
-# Pictures go to `lotka_volterra/` below the working directory.
+# Training is the long part: see the seconds that are printed. More steps, such as the default (leave out `num_steps`),
+# give more exact draws. Pictures go to `lotka_volterra/` below the working directory.
 
 # %%
 import time
