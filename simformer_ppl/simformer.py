@@ -600,10 +600,14 @@ class Simformer:
         Raises
         ------
         ValueError
-            If the network is not fitted yet, or the folder holds something else.
+            If the network is not fitted yet, has been resized, or the folder holds something else.
         """
         if self._joint is None:
             raise ValueError("Not fitted yet: there is nothing to save. Call fit first.")
+        if self._sequences.alike is not None:
+            raise ValueError(
+                "Resized: expected the Simformer that was trained, which can be resized after it is loaded."
+            )
         persistence.save(Path(path), self._joint, self.structure, self._configuration(), self.history)
 
     @classmethod

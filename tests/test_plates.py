@@ -94,11 +94,12 @@ def test_all_that_is_known_of_a_model_follows_its_size(fitted):
     )
 
 
-def test_a_resized_network_is_saved(fitted, tmp_path):
-    resized = fitted.resize((2,))
-    resized.save(tmp_path / "two")
-    again = Simformer.load(tmp_path / "two", group, (2,))
-    draws = [each.condition(y=np.zeros(2)).draw(jax.random.key(0), (3,))["mu"] for each in (resized, again)]
+def test_a_network_is_saved_before_it_is_resized(fitted, tmp_path):
+    with pytest.raises(ValueError, match="Resized: expected the Simformer that was trained"):
+        fitted.resize((1,)).save(tmp_path / "one")
+    fitted.save(tmp_path / "six")
+    again = Simformer.load(tmp_path / "six", group, (6,))
+    draws = [s.resize((1,)).condition(y=np.zeros(1)).draw(jax.random.key(0), (3,))["mu"] for s in (fitted, again)]
     np.testing.assert_array_equal(draws[0], draws[1])
 
 
