@@ -105,7 +105,7 @@ class ConditionedDistribution(Query):
 
         Warns
         -----
-        RuntimeWarning
+        NoveltyWarning
             If given values lie far outside the simulations, see :meth:`check_given`.
         """
         both = sorted(set(data or ()) & set(sites))

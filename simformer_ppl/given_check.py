@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from simformer_ppl.diagnostics.novelty import FAR, Novelty, Simulated
+from simformer_ppl.exceptions import NoveltyWarning
 from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.replay import Replay
 from simformer_ppl.tokens.conditions import Given, encode_given
@@ -139,7 +140,7 @@ def warn_if_far(joint: LearnedJoint, simulated: Simulated, given: Given, names: 
             f"{label}: given values ({told}) lie far outside the simulations{where} (remoteness {worst:.1f}, where "
             "the most remote of them is at 1). The network has seen nothing like it: check the model and the data; "
             "check_given() tells more.",
-            RuntimeWarning,
+            NoveltyWarning,
             skip_file_prefixes=(_PACKAGE,),
         )
 

@@ -38,6 +38,7 @@ from simformer_ppl.tokens.layout import TokenLayout
 from simformer_ppl.tokens.masks import EVERY_QUESTION, Questions
 from simformer_ppl.tokens.plates import read_plates, same_tokens
 from simformer_ppl.training.checkpoint import Checkpoints, fingerprint
+from simformer_ppl.training.devices import describe_devices
 from simformer_ppl.training.fit import Trainer, train
 from simformer_ppl.training.left_out import keep_finite
 from simformer_ppl.training.model_gradient import model_gradient
@@ -229,7 +230,7 @@ class Simformer:
 
         Warns
         -----
-        RuntimeWarning
+        SimulationWarning
             If simulations raise errors.
         """
         if num_simulations < 1:
@@ -287,6 +288,15 @@ class Simformer:
         ------
         ValueError
             If simulations do not fit the model, too many are not finite, or a number is out of range.
+
+        Warns
+        -----
+        SimulationWarning
+            If simulations are not finite; they are left out.
+        DeviceWarning
+            If there is a GPU, and JAX does not see it. The devices that train are logged (logger ``simformer_ppl``).
+        TrainingWarning
+            If it was interrupted.
         """
         data_key, split_key, init_key, train_key = jax.random.split(rng_key, 4)
         channels, known = self._channels(data_key, num_simulations, simulations, progress_bar)
@@ -314,7 +324,7 @@ class Simformer:
             settings = (jax.random.key_data(train_key), steps, batch, rate, gradient is not None)
             run = fingerprint(train_set, validation_set, joint.parameters, settings)
             checkpoints = Checkpoints(checkpoint_dir, run)
-        bar = tqdm(total=steps, desc="fit", unit="step", disable=not progress_bar)
+        bar = tqdm(total=steps, desc=f"fit on {describe_devices(batch)}", unit="step", disable=not progress_bar)
         parameters, history = train(
             trainer,
             self._sequences.trained_on,
@@ -474,7 +484,7 @@ class Simformer:
 
         Warns
         -----
-        RuntimeWarning
+        NoveltyWarning
             If given values lie far outside the simulations of the last fit, see
             :meth:`~simformer_ppl.ConditionedDistribution.check_given`.
 

@@ -9,6 +9,7 @@ from arviz_stats.base import array_stats
 from jaxtyping import Float
 
 from simformer_ppl.diffusion.tempering import effective
+from simformer_ppl.exceptions import WeightsWarning
 
 UNRELIABLE = 0.7
 """Pareto k-hat above which importance weights alone would not do (Vehtari et al. 2024)."""
@@ -91,6 +92,6 @@ def warn_if_unreliable(label: str, pareto_k: float, meaning: str) -> None:
     if pareto_k > UNRELIABLE:
         warnings.warn(
             f"{label}: Pareto k-hat of the weights is {pareto_k:.2f}, above {UNRELIABLE}: {meaning}",
-            RuntimeWarning,
+            WeightsWarning,
             skip_file_prefixes=(_PACKAGE,),  # told where the package is called
         )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpyro.distributions import constraints
 
+from simformer_ppl.exceptions import StructureWarning
 from simformer_ppl.structure.covariates import WithCovariates
 from simformer_ppl.structure.model_structure import ModelStructure
 from simformer_ppl.structure.reading import Reading, read_densely, read_laws
@@ -63,7 +64,7 @@ def trace_structure(
 
     Warns
     -----
-    UserWarning
+    StructureWarning
         If the model branches in Python on a random value (the graph is then dense), has soft constraints
         (``numpyro.factor``, an observation that reads other sites), parameters (``numpyro.param``, modules) or seeds.
 
@@ -86,7 +87,7 @@ def trace_structure(
     args, kwargs = tuple(model_args), dict(model_kwargs or {})
     trace, names, reading = _read(model, args, kwargs, sites, data_sites)
     for message in _remarks(trace, reading):
-        warnings.warn(message, stacklevel=2)
+        warnings.warn(message, StructureWarning, stacklevel=2)
     counts = _read_embedded(embedded or {}, trace, reading, names)
     blocks = _blocks(trace, reading, names, counts)
     graph = TokenGraph.of_scalars(reading.scalars, blocks)
@@ -142,7 +143,7 @@ def _read(
             f"the model asks {where}for the value of a random site while it is traced, as a Python `if`, float() or "
             "f-string does: its graph is dense, each scalar is taken to read all before it"
         )
-    warnings.warn(f"{reason}. Use jnp.where or jax.lax.cond for a sharper graph.", stacklevel=3)
+    warnings.warn(f"{reason}. Use jnp.where or jax.lax.cond for a sharper graph.", StructureWarning, stacklevel=3)
     wanted = frozenset(sites or ()) | frozenset(data_sites or ())
     trace, reading = read_densely(model, args, kwargs, wanted, reason)
     return trace, _token_names(trace, sites, data_sites), reading

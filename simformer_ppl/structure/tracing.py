@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
+from simformer_ppl.exceptions import StructureWarning
 from simformer_ppl.structure.running import Message, Run, innermost, run
 
 
@@ -193,6 +194,7 @@ def _warn_if_observed_differently(name: str, observed: tuple[int, ...], shape: t
     if len(padded) != len(shape) or any(had not in (1, size) for had, size in zip(padded, shape, strict=True)):
         warnings.warn(
             f"site {name!r} is observed with shape {observed} but simulated with shape {shape}: put it in a plate",
+            StructureWarning,
             stacklevel=2,
         )
 

@@ -11,7 +11,6 @@ import numpy as np
 import optax
 import xarray as xr
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from tqdm import tqdm
 
@@ -20,6 +19,7 @@ from simformer_ppl.condition import make_condition
 from simformer_ppl.diffusion.control_variate import ModelGradient
 from simformer_ppl.diffusion.loss import denoising_loss
 from simformer_ppl.diffusion.process import Process
+from simformer_ppl.exceptions import TrainingWarning
 from simformer_ppl.sequences import Sequence
 from simformer_ppl.tokens.functions import Functions
 from simformer_ppl.tokens.masks import EVERY_QUESTION, Questions, draw_states
@@ -27,6 +27,7 @@ from simformer_ppl.tokens.plates import draw_present
 from simformer_ppl.tokens.standardisation import Standardisation
 from simformer_ppl.tokens.states import ABSENT, LATENT
 from simformer_ppl.training.checkpoint import Checkpoints
+from simformer_ppl.training.devices import batch_sharding, replicated, tell_devices
 
 STEPS_PER_REPORT = 50
 REPORTS_PER_VALIDATION = 5
@@ -228,6 +229,7 @@ def train(
     -------
     The averaged parameters with the lowest validation loss, and both losses over ``step``.
     """
+    tell_devices(trainer.batch_size)
     step_key, validation_key = jax.random.split(rng_key)
     placement = replicated(trainer.batch_size)
     data, held_out = jax.device_put(((training_set, gradients), validation_set[:MOST_VALIDATED]), placement)
@@ -258,7 +260,7 @@ def train(
         warnings.warn(
             f"Training was interrupted at step {done} of {num_steps}; the best weights so far are kept. "
             "Call fit again to go on from them.",
-            RuntimeWarning,
+            TrainingWarning,
             stacklevel=3,
         )
     finally:
@@ -268,19 +270,3 @@ def train(
     )
     variables = {"training_loss": ("step", losses), "validation_loss": ("step", validation_losses)}
     return jax.device_put(state.best, jax.devices()[0]), xr.Dataset(variables, {"step": steps})
-
-
-def batch_sharding(batch_size: int) -> NamedSharding:
-    """Split a batch over all devices that divide it evenly."""
-    return NamedSharding(_mesh(batch_size), PartitionSpec("batch"))
-
-
-def replicated(batch_size: int) -> NamedSharding:
-    """A copy on each of the devices of :func:`batch_sharding`."""
-    return NamedSharding(_mesh(batch_size), PartitionSpec())
-
-
-def _mesh(batch_size: int) -> Mesh:
-    devices = jax.devices()
-    count = max(k for k in range(1, len(devices) + 1) if batch_size % k == 0)
-    return Mesh(np.array(devices[:count]), ("batch",))

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
+from simformer_ppl.exceptions import SimulationWarning
+
 LARGEST_LOSS = 0.5
 """Share of simulations that may be left out."""
 
@@ -56,6 +58,6 @@ def _leave_out(lost: int, total: int, what: str, advice: str) -> None:
         raise ValueError(f"{message} Expected at most {LARGEST_LOSS:.0%}; {advice}.")
     warnings.warn(
         f"{message} They are left out: answers mean 'given a valid simulation'.",
-        RuntimeWarning,
+        SimulationWarning,
         skip_file_prefixes=(_PACKAGE,),
     )

@@ -171,7 +171,7 @@ def test_bad_arguments_are_named(arguments, message):
 EIGHT_DEVICES = """
 import sys
 import jax, numpy as np
-from simformer_ppl.training.fit import batch_sharding
+from simformer_ppl.training.devices import batch_sharding
 from tests.training.test_fit import twenty_steps
 assert batch_sharding(32).mesh.size == len(jax.devices()) == 8
 np.save(sys.argv[1], twenty_steps())
