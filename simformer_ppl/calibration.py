@@ -42,6 +42,8 @@ class Calibration:
         Credibility level at which all latent scalars together cover each truth (TARP; Lemos et al. 2023).
     coords
         Of the dims.
+    dims
+        Names of the axes by site.
     """
 
     asked: ConditionedDistribution
@@ -50,6 +52,7 @@ class Calibration:
     pits: dict[str, np.ndarray]
     levels: Float[np.ndarray, " simulations"]
     coords: Mapping[str, Any]
+    dims: Mapping[str, tuple[str, ...]]
 
     @property
     def num_simulations(self) -> int:
@@ -66,8 +69,7 @@ class Calibration:
     @property
     def pit(self) -> xr.DataTree:
         """What ``az.plot_ecdf_pit`` draws, with ``coverage=True`` too: groups ``prior_sbc`` and ``tarp``."""
-        sites = self.asked.structure.sites
-        variables = {n: (("chain", "draw", *sites[n].dims), values[None]) for n, values in self.pits.items()}
+        variables = {n: (("chain", "draw", *self.dims[n]), values[None]) for n, values in self.pits.items()}
         lengths = {dim: n for dims, values in variables.values() for dim, n in zip(dims, values.shape, strict=True)}
         labels = {dim: np.asarray(self.coords.get(dim, np.arange(n))) for dim, n in lengths.items()}
         jointly = xr.Dataset({JOINTLY: (("chain", "draw"), self.levels[None])})
@@ -194,6 +196,7 @@ def calibrate(
     simulations: Mapping[str, np.ndarray],
     given: Mapping[str, Bool[np.ndarray, "..."]],
     coords: Mapping[str, Any],
+    dims: Mapping[str, tuple[str, ...]],
     rng_key: PRNGKeyArray,
     num_draws: int,
 ) -> Calibration:
@@ -209,6 +212,8 @@ def calibrate(
         Which scalars are given, by site.
     coords
         Of the dims.
+    dims
+        Names of the axes by site.
     rng_key
         Source of all randomness.
     num_draws
@@ -229,7 +234,7 @@ def calibrate(
         pit = pit_values(rng, truth.reshape(count, -1), drawn[name].reshape(num_draws, count, -1))
         pits[name] = np.where(latent[name], pit.reshape(truth.shape), np.nan)
     levels = tarp_values(rng, _flat(truths, latent, (count,)), _flat(drawn, latent, (num_draws, count)))
-    return Calibration(asked, truths, drawn, pits, levels, coords)
+    return Calibration(asked, truths, drawn, pits, levels, coords, dims)
 
 
 def _flat(

@@ -128,8 +128,14 @@ class ConditionedDistribution(Query):
         pairs = {name: (self.structure.sites[name], value) for name, value in given.values.items()}
         result = replace(self, given=replace(given, batch_shape=join_batches(pairs)))
         if self.structure.sites and not result._open_sites:
+            never = [
+                name for name, site in self.structure.sites.items() if site.is_embedded and not result._is_whole(name)
+            ]
+            rest = (
+                f" but {', '.join(map(repr, never))}, read by an embedding, which is never asked for" if never else ""
+            )
             raise ValueError(
-                "Nothing is left to sample: every site is given in full. Expected at least one latent scalar."
+                f"Nothing is left to sample: every site is given in full{rest}. Expected at least one latent scalar."
             )
         new = [name for name in {**(data or {}), **sites} if name in result.given.values]
         if new and self.simulated is not None:
@@ -440,18 +446,15 @@ class ConditionedDistribution(Query):
         return self.structure.sites[name].is_discrete and self._is_whole(name)
 
     def _deterministics(self, values: Mapping[str, Array]) -> dict[str, np.ndarray]:
-        sites, at_hand = self.structure.sites.keys(), self._at_hand()
+        sites, at_hand = self.structure.sites.keys(), self._at_hand
         records = self._labelled().structure.deterministics.items()
         wanted = [name for name, r in records if name not in sites and not r.is_random and r.reads <= at_hand]
         held = {name: value for name, value in values.items() if name in at_hand}
         return self._replayed(jax.random.key(0), held, values, tuple(wanted))
 
-    def _at_hand(self) -> set[str]:
-        """Sites that the model can be held at."""
-        return {name for name in self.structure.sites if self._is_asked(name) or self._is_whole(name)}
-
     def _replicates(self, rng_key: PRNGKeyArray, values: Mapping[str, Array]) -> dict[str, np.ndarray]:
-        held = {name: value for name, value in values.items() if not self.structure.sites[name].is_data}
+        at_hand = {name for name in self._at_hand if not self.structure.sites[name].is_data}
+        held = {name: value for name, value in values.items() if name in at_hand}
         wanted = tuple(name for name in self.observed_sites if self.structure.sites[name].is_data)
         return self._replayed(rng_key, held, values, wanted)
 

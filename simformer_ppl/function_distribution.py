@@ -178,15 +178,16 @@ class FunctionDistribution(FunctionQuery, ConditionedDistribution):
             constants,
         )
 
-    def _at_hand(self) -> set[str]:
+    @property
+    def _at_hand(self) -> frozenset[str]:
         """Sites that the model can be held at: functions where they were simulated only."""
         functions = self._functions.axes
-        return {
-            name for name in super()._at_hand() if name not in functions or functions[name][1] not in self._off_grid
-        }
+        return frozenset(
+            name for name in super()._at_hand if name not in functions or functions[name][1] not in self._off_grid
+        )
 
     def _replicates(self, rng_key: PRNGKeyArray, values: Mapping[str, Array]) -> dict[str, np.ndarray]:
-        lacking = [name for name in self.sites if not self.sites[name].is_data and name not in self._at_hand()]
+        lacking = [name for name in self.sites if not self.sites[name].is_data and name not in self._at_hand]
         if lacking or self._off_grid:
             raise ValueError(
                 f"predictive: the model is run on functions where they were simulated, but {[*lacking, 'data'][0]!r} "

@@ -59,7 +59,10 @@ class Points(NamedTuple):
 
 def read_coordinates(label: str, coordinates: ArrayLike, grid: Float[np.ndarray, " grid"]) -> np.ndarray:
     """Coordinates within the range of the simulations, each once."""
-    read = np.atleast_1d(np.asarray(coordinates, float))
+    given = np.atleast_1d(np.asarray(coordinates))
+    if given.dtype.kind not in "biuf":
+        raise ValueError(f"{label}: expected numbers, got {given.dtype}.")
+    read = given.astype(float)
     if read.ndim != 1 or not len(read) or len(np.unique(read)) < len(read):
         raise ValueError(f"{label}: expected different coordinates along one axis, got shape {read.shape}.")
     placed = on_places(read, grid)

@@ -226,6 +226,7 @@ class FunctionQuery(Query):
         Many points of functions are drawn block by block, given the sites that are no functions and the nearest points
         that are known: exact where points do not depend on each other but through these sites.
         """
+        self._refuse_missing_covariates()
         leading, functions = sample_shape + self.batch_shape, self._functions
         rows = math.prod(leading)
         pairs = {name: self._wanted(name, leading) for name in functions.axes}

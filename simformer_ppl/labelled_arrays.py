@@ -79,7 +79,12 @@ def simulations_to_dataset(
     return to_dataset(variables, labels, (SIMULATION_DIM,), library_attributes(None))
 
 
-def dataset_to_arrays(structure: ModelStructure, simulations: xr.Dataset | Mapping[str, Any]) -> dict[str, np.ndarray]:
+def dataset_to_arrays(
+    structure: ModelStructure,
+    simulations: xr.Dataset | Mapping[str, Any],
+    coords: Mapping[str, Any] | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, np.ndarray]:
     """Read simulations back, checked against the model.
 
     Parameters
@@ -90,6 +95,10 @@ def dataset_to_arrays(structure: ModelStructure, simulations: xr.Dataset | Mappi
         A dataset with the dim ``simulation`` anywhere among its dims, or arrays ``(num_simulations, *site.shape)`` by
         site. Variables that are no sites of `structure` are passed over, so simulations of a model serve every choice
         of its sites.
+    coords
+        Our labels of dims: scalars of labelled simulations are found by them.
+    dims
+        Names of the axes by site, in place of `Site.dims`.
 
     Returns
     -------
@@ -98,7 +107,8 @@ def dataset_to_arrays(structure: ModelStructure, simulations: xr.Dataset | Mappi
     Raises
     ------
     ValueError
-        When a site is missing, its shape is another, or the sites disagree in the number of simulations.
+        When a site is missing, its shape is another, it holds no numbers, or the sites disagree in the number of
+        simulations.
 
     Examples
     --------
@@ -108,31 +118,43 @@ def dataset_to_arrays(structure: ModelStructure, simulations: xr.Dataset | Mappi
     >>> dataset_to_arrays(structure, {"x": np.zeros(10)})["x"].shape
     (10,)
     """
-    names = stored_names(structure)
+    if not isinstance(simulations, xr.Dataset | Mapping):
+        raise ValueError(
+            f"simulations: expected a dataset, or arrays by site ({list(structure.sites)}), got "
+            f"{type(simulations).__name__}"
+        )
+    names, site_dims = stored_names(structure), resolve_dims(structure, dims)
     keys = {name: name if name in simulations else names[name] for name in structure.sites}
     missing = [name for name, key in keys.items() if key not in simulations]
     if missing:
         raise ValueError(
             f"simulations lack the sites {missing}: expected {list(structure.sites)}, got {_keys(simulations)}"
         )
-    arrays = {name: _simulation_first(site, simulations[keys[name]]) for name, site in structure.sites.items()}
+    arrays = {name: _simulation_first(name, simulations[key], site_dims[name], coords) for name, key in keys.items()}
     first, count = next(((name, array.shape[0]) for name, array in arrays.items() if array.ndim), ("", 0))
+    if count < 2:
+        raise ValueError(f"simulations: expected at least 2, got {count}")
     for name, array in arrays.items():
         shape = structure.sites[name].shape
         if array.ndim == len(shape) + 1 and array.shape[1:] == shape and array.shape[0] != count:
             raise ValueError(f"site {name!r} has {array.shape[0]} simulations, site {first!r} has {count}")
         check_shape(name, array, (count, *shape))
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"site {name!r}: expected numbers, got an array of {array.dtype}")
     return arrays
 
 
-def _simulation_first(site: Site, value: Any) -> np.ndarray:
+def _simulation_first(name: str, value: Any, site_dims: Dims, coords: Mapping[str, Any] | None) -> np.ndarray:
     if not isinstance(value, xr.DataArray):
         return np.asarray(value)
     if SIMULATION_DIM not in value.dims:
-        raise ValueError(f"site {site.name!r}: expected a dim {SIMULATION_DIM!r}, got dims {value.dims}")
-    own = [stored(dim) for dim in site.dims]
+        raise ValueError(f"site {name!r}: expected a dim {SIMULATION_DIM!r}, got dims {value.dims}")
     rest: list[Hashable] = [dim for dim in value.dims if dim != SIMULATION_DIM]
-    return value.transpose(SIMULATION_DIM, *(own if set(own) == set(rest) else rest)).to_numpy()
+    if set(site_dims) != set(rest):
+        return value.transpose(SIMULATION_DIM, *rest).to_numpy()
+    for dim in site_dims:
+        value = _align_dim(name, value, dim, value.sizes[dim], stored_labels(coords).get(dim), site_dims)
+    return value.transpose(SIMULATION_DIM, *site_dims).to_numpy()
 
 
 def _keys(simulations: xr.Dataset | Mapping[str, Any]) -> list[str]:

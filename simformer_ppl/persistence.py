@@ -71,7 +71,12 @@ def read_arrays(folder: Path, template: LearnedJoint) -> tuple[nnx.State, Standa
     places: dict[str, Any] = {"parameters": template.parameters, "standardisation": template.standardisation}
     abstract = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in flatten(places).items()}
     with ocp.StandardCheckpointer() as checkpointer:
-        filled = unflatten(places, checkpointer.restore((folder / "arrays").absolute(), abstract))
+        try:
+            filled = unflatten(places, checkpointer.restore((folder / "arrays").absolute(), abstract))
+        except ValueError as error:
+            raise ValueError(
+                f"{folder}: the saved weights do not fit. Expected the network and the embeddings that were saved."
+            ) from error
     return filled["parameters"], filled["standardisation"]
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
 
+from simformer_ppl.computed_sites import compute
 from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.rejection import redraw_traced, resample_traced
 from simformer_ppl.replay import Replay
@@ -43,6 +44,8 @@ class Query:
         What is known.
     asked
         Sites that are asked for; the latent scalars of others are left out, and marginalised. None asks for all.
+    computed
+        Deterministic sites that the model computes from draws of the others.
     """
 
     structure: ModelStructure
@@ -50,6 +53,7 @@ class Query:
     replay: Replay
     given: Given
     asked: frozenset[str] | None = field(default=None, kw_only=True)
+    computed: frozenset[str] = field(default=frozenset(), kw_only=True)
 
     @property
     def sites(self) -> Mapping[str, Site]:
@@ -228,6 +232,17 @@ class Query:
                     f"Site '{name}' is a covariate, which is only ever given. Expected a value for all of it."
                 )
 
+    def _refuse_unknown_laws(self) -> None:
+        """A new prior is weighed against the model's, which may read a site that is not at hand."""
+        for name in self.given.priors:
+            read = self.structure.adjacency[self.sites[name].token_slice].any(0)
+            for other, site in self.sites.items():
+                if site.is_embedded and not self._is_whole(other) and read[site.token_slice].any():
+                    raise ValueError(
+                        f"prior: the law of '{name}' reads '{other}', which is not given, and never drawn, since it "
+                        f"has an embedding. Expected a value of '{other}'."
+                    )
+
     @property
     def _states(self) -> States:
         return self._with_left_out(self._encoded[1])
@@ -276,13 +291,40 @@ class Query:
         if self.asked is not None and self._is_restricted:
             # weights may read what is left out
             return replace(self, asked=None)._draw_all(rng_key, sample_shape, num_steps)
+        self._refuse_unknown_laws()
         rows, patterns = self._rows(sample_shape)
         if not self._restrictions:
             draws = self.joint.draw(rng_key, rows, patterns, num_steps)
         else:
             draws, restricted = self._restricted(rng_key, rows, patterns, self._restrictions, num_steps)
         values = self.joint.layout.decode(draws.reshape(*leading, -1))
-        return {name: self._fill(name, value, leading) for name, value in values.items()}, restricted
+        filled = {name: self._fill(name, value, leading) for name, value in values.items()}
+        return {**filled, **self._compute(filled, leading)}, restricted
+
+    def _compute(self, values: Mapping[str, Array], leading: tuple[int, ...]) -> dict[str, Array]:
+        """Deterministic sites as the model has them, in place of what the network takes them for."""
+        names = self._computed_sites
+        if not names:
+            return {}
+        rows = {name: value.reshape(-1, *self.sites[name].shape) for name, value in values.items()}
+        computed = compute(self.replay, rows, names, self._at_hand)
+        inside = {name: self.given.intervals.get(name, (-np.inf, np.inf)) for name in names}  # up to rounding
+        return {
+            name: jnp.clip(value.reshape(*leading, *self.sites[name].shape), *inside[name]).astype(value.dtype)
+            for name, value in computed.items()
+        }
+
+    @property
+    def _computed_sites(self) -> frozenset[str]:
+        """Deterministic sites of which nothing is given, and all that they read is at hand."""
+        reads = {name: self.structure.deterministics[name].reads for name in self.computed}
+        asked = {name for name in self.computed if self._is_asked(name) and name not in self.given.values}
+        return frozenset(name for name in asked if reads[name] <= self._at_hand)
+
+    @property
+    def _at_hand(self) -> frozenset[str]:
+        """Sites that the model can be held at."""
+        return frozenset(name for name in self.structure.sites if self._is_asked(name) or self._is_whole(name))
 
     def _restricted(
         self, rng_key: PRNGKeyArray, rows: Array, patterns: States, restrictions: Restrictions, num_steps: int
@@ -302,13 +344,14 @@ class Query:
     def _restrictions(self) -> Restrictions:
         given = self.given
         return Restrictions(
-            self.joint, self.replay, given.intervals, self._dynamic_sites, given.constraints, given.priors
-        )
+            self.joint, self.replay, given.intervals, self._dynamic_sites, given.constraints, given.priors,
+            computed=self._computed_sites,
+        )  # fmt: skip
 
     @property
     def _dynamic_sites(self) -> tuple[str, ...]:
         """Sites whose support depends on others, all of which are tokens at hand: their draws can be checked."""
-        sites = {name for name in self.sites if self._is_asked(name) or self._is_whole(name)}
+        sites = self._at_hand
         return tuple(
             name
             for name, site in self.sites.items()

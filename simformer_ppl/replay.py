@@ -69,9 +69,9 @@ class Replay:
     def identity(self) -> tuple[str, list[Any]]:
         """The model's own code, and the numbers among its arguments: equal for equal models, as far as these tell."""
         model, laws = getattr(self.model, "model", self.model), getattr(self.model, "laws", {})
-        code = [_content(model.__code__)] if hasattr(model, "__code__") else []
+        code, held = _parts(model)
         kinds = [f"{name} {type(law).__name__}" for name, law in laws.items()]
-        leaves = jax.tree.leaves((self.model_args, dict(self.model_kwargs), laws))
+        leaves = jax.tree.leaves((self.model_args, dict(self.model_kwargs), laws, held))
         return str(code + kinds), [leaf for leaf in leaves if isinstance(leaf, _NUMBERS)]
 
     def simulation(self, rng_key: PRNGKeyArray, names: tuple[str, ...]) -> dict[str, Array]:
@@ -92,7 +92,9 @@ class Replay:
         rows = partial(self._inside_of_rows, names=names)
         return _over_rows(rows, self._inside_of_row, keys, dict(values), names)
 
-    def log_probs(self, values: Mapping[str, Array], names: tuple[str, ...]) -> dict[str, Float[Array, "rows ..."]]:
+    def log_probs(
+        self, values: Mapping[str, Array], names: tuple[str, ...], rng_key: PRNGKeyArray | None = None
+    ) -> dict[str, Float[Array, "rows ..."]]:
         """Log densities of some sites given the other values, element by element (masks and scales do not count).
 
         Parameters
@@ -101,12 +103,15 @@ class Replay:
             All token sites, each with one leading axis of rows.
         names
             The sites.
+        rng_key
+            Simulates what is not held.
 
         Returns
         -------
         Arrays of the rows and the batch shape of each distribution, without ``to_event``.
         """
-        keys = jax.random.split(jax.random.key(0), next(iter(values.values())).shape[0])
+        rng_key = jax.random.key(0) if rng_key is None else rng_key
+        keys = jax.random.split(rng_key, next(iter(values.values())).shape[0])
         rows = partial(self._log_probs_of_rows, names=names)
         return _over_rows(rows, self._log_probs_of_row, keys, dict(values), names)
 
@@ -210,6 +215,33 @@ def _over_rows(
             raise
         rows = [single(keys[i], jax.tree.map(lambda v: v[i], values), names) for i in range(len(keys))]  # noqa: B023
         return jax.tree.map(lambda *parts: jnp.stack(parts), *rows)
+
+
+def _parts(model: Any) -> tuple[list[str], list[Any]]:
+    """Code of a model, and what it holds: arguments of a partial, variables of a closure, attributes of an object."""
+    if isinstance(model, partial):
+        code, held = _parts(model.func)
+        return code, [*held, model.args, model.keywords]
+    if not hasattr(model, "__code__"):
+        call = type(model).__call__
+        code = [_content(call.__code__)] if hasattr(call, "__code__") else []
+        return code, [vars(model)] if hasattr(model, "__dict__") else []
+    cells = [_cell(cell) for cell in model.__closure__ or ()]
+    inner = [_parts(cell) for cell in cells if hasattr(cell, "__code__") and cell is not model]
+    held = [
+        cells,
+        model.__defaults__ or (),
+        model.__kwdefaults__ or {},
+        *(part for _, parts in inner for part in parts),
+    ]
+    return [_content(model.__code__), *(text for codes, _ in inner for text in codes)], held
+
+
+def _cell(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not assigned yet
+        return None
 
 
 def _content(code: CodeType) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Bool, Float
 
+from simformer_ppl.computed_sites import compute
 from simformer_ppl.diffusion.tempering import Weight
 from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.replay import Replay
@@ -63,6 +64,8 @@ class Restrictions:
         New distributions by site.
     held
         Sites that the model is held at when it tells supports and densities; all by default.
+    computed
+        Deterministic sites that are as the model computes them from the others.
     """
 
     joint: LearnedJoint
@@ -72,6 +75,7 @@ class Restrictions:
     constraints: tuple[Constraint, ...]
     priors: Mapping[str, dist.Distribution]
     held: frozenset[str] | None = None
+    computed: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
         return bool(self.intervals or self.supports or self.constraints or self.priors)
@@ -99,6 +103,11 @@ class Restrictions:
         Not compiled as a whole: models that ask for values in Python are run row by row.
         """
         values = self.joint.layout.decode(channels)
+        computed = compute(self.replay, values, self.computed, self.held)
+        values |= computed
+        for name, value in computed.items():
+            part = self.joint.layout.channel_slices[name]
+            channels = channels.at[:, part].set(self.joint.layout.transforms[name].forward(value))
         held = {name: value for name, value in values.items() if self.held is None or name in self.held}
         log_weight = jnp.zeros(channels.shape[0])
         if self.supports:

@@ -191,7 +191,9 @@ class Sequences:
             # points of a function are scaled place by place, and in between as their neighbours are
             points = self.functions.are_points(layout.sites)[layout.token_of_channel]
             coarse = _numbered(np.where(points, layout.group_of_channel + len(points), alike))
-            alike = _numbered(np.where(points, np.arange(len(points)) + len(points), alike))
+            place = self.functions.place_of_token(layout.sites)[layout.token_of_channel]
+            _, own = np.unique(np.stack([layout.group_of_channel, place]), axis=1, return_inverse=True)
+            alike = _numbered(np.where(points, own.ravel() + len(points), alike))
         standardisation = fit_standardisation(channels, may_warp, alike, coarse)
         return LearnedJoint(parameters, standardisation, self.training.graph, layout, self.training.attention, process)
 

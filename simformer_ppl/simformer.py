@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from simformer_ppl import persistence
 from simformer_ppl.calibration import Calibration, calibrate, read_given
+from simformer_ppl.computed_sites import find_computed
 from simformer_ppl.conditioned import ConditionedDistribution
 from simformer_ppl.diagnostics.novelty import Simulated
 from simformer_ppl.diffusion.process import PROCESSES
@@ -25,14 +26,15 @@ from simformer_ppl.function_distribution import FunctionDistribution
 from simformer_ppl.given_check import COMPARED
 from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.labelled_arrays import dataset_to_arrays, simulations_to_dataset
-from simformer_ppl.naming import check_coords
-from simformer_ppl.network import NetworkConfig, count_tokens, read_embedding
+from simformer_ppl.naming import check_coords, resolve_dims
+from simformer_ppl.network import Embedding, NetworkConfig, read_embedding
 from simformer_ppl.replay import Replay
+from simformer_ppl.same_laws import refuse_other_laws
 from simformer_ppl.sequences import Sequences
 from simformer_ppl.structure import trace_structure
 from simformer_ppl.structure.covariates import Covariate, WithCovariates
 from simformer_ppl.tokens.attention import Attention
-from simformer_ppl.tokens.conditions import Given
+from simformer_ppl.tokens.conditions import Given, read_values
 from simformer_ppl.tokens.functions import read_functions
 from simformer_ppl.tokens.layout import TokenLayout
 from simformer_ppl.tokens.masks import EVERY_QUESTION, Questions
@@ -159,12 +161,19 @@ class Simformer:
         if covariates:
             model = WithCovariates(model, covariates, dims or {})
             sites = {*sites, *covariates} if sites and not isinstance(sites, str) else sites
-        modules = embeddings or {}
+        modules = {} if embeddings is None else embeddings
+        if not isinstance(modules, Mapping):
+            raise ValueError(f"embeddings: expected modules by site, got {type(modules).__name__}.")
+        read: dict[str, Embedding] = {}
+
+        def tokens_of(name: str, shape: tuple[int, ...]) -> int:
+            read[name] = read_embedding(name, modules[name], shape)
+            return read[name].num_tokens
+
         self.structure = trace_structure(
             model, model_args, model_kwargs, sites=sites, data_sites=data_sites,
-            embedded={name: partial(count_tokens, name, module) for name, module in modules.items()},
+            embedded={name: partial(tokens_of, name) for name in modules},
         )  # fmt: skip
-        read = {name: read_embedding(name, own, self.structure.sites[name].shape) for name, own in modules.items()}
         self._replay = Replay(model, tuple(model_args), dict(model_kwargs or {}))
         self.coords, self.dims = dict(coords or {}), dict(dims or {})
         check_coords(self.structure, self._replay.array_arguments(), self.dims, self.coords)
@@ -175,11 +184,23 @@ class Simformer:
         self.continuous_dims = continuous_dims
         if read and continuous_dims:
             raise ValueError("embeddings: expected none beside continuous_dims.")
+        if self.structure.sites and all(
+            site.is_embedded or site.is_covariate for site in self.structure.sites.values()
+        ):
+            raise ValueError(
+                f"Expected a site that can be asked for, got {', '.join(self.structure.sites)} alone: embedded sites "
+                "and covariates are only ever given."
+            )
         functions = read_functions(self.structure, continuous_dims, self.coords, self.dims) if continuous_dims else None
         layout = TokenLayout.of(self.structure, share_exchangeable=share_exchangeable, functions=functions)
         if varying_plates and not share_exchangeable:
             raise ValueError("varying_plates: expected share_exchangeable=True, so that elements share their weights.")
         self.varying_plates = (varying_plates,) if isinstance(varying_plates, str) else tuple(varying_plates)
+        for dim in {*self.varying_plates} & {*(functions.grids if functions else ())}:
+            raise ValueError(
+                f"varying_plates: '{dim}' is a continuous dim, of which every question has the points that it asks "
+                "for. Expected another plate."
+            )
         elements = read_plates(self.structure, self.varying_plates)
         self._sequences = Sequences(
             self.structure, layout, attention, share_exchangeable, self.network_config, functions, read, elements
@@ -187,6 +208,7 @@ class Simformer:
         self._tokens = len(self._sequences.training.layout.group_of_token)
         self._joint: LearnedJoint | None = None
         self._simulated: Simulated | None = None
+        self._computed: frozenset[str] = frozenset()
 
     # ------------------------------------------------------------------ training
 
@@ -418,6 +440,8 @@ class Simformer:
         """
         if self._joint is None:
             raise ValueError("Not fitted yet: call fit before resize.")
+        if self._sequences.alike is not None:
+            raise ValueError("Resized already: expected the Simformer that was trained, which can be resized at will.")
         if not self.varying_plates:
             raise ValueError("Expected plates that training sees at any size: Simformer(..., varying_plates=[...]).")
         kept = {dim: labels for dim, labels in self.coords.items() if dim not in self.varying_plates}
@@ -437,11 +461,12 @@ class Simformer:
         )
         old, new = self._sequences, resized._sequences
         tokens = same_tokens(self.structure, resized.structure, self.varying_plates)
+        refuse_other_laws(self.structure, self._replay, resized.structure, resized._replay, self.varying_plates)
         layout = old.layout.at(new.layout.sites, tokens)
         alike = self.structure.exchangeable + self.structure.constant_plates
         resized._sequences = replace(new, layout=layout, alike=alike, _made={})
         resized._joint = resized._sequences.resized_joint(self._joint, tokens)
-        resized.history = self.history
+        resized.history, resized._computed = self.history, self._computed
         return resized
 
     # ------------------------------------------------------------------ asking
@@ -509,7 +534,7 @@ class Simformer:
         if self._joint is None:
             raise ValueError("Not fitted yet: call fit(rng_key, num_simulations) before condition.")
         parts = (self.structure, self._joint, self._replay, Given(), self._simulated, self.coords, self.dims)
-        start = ConditionedDistribution(*parts)
+        start = ConditionedDistribution(*parts, computed=self._computed)
         if self._sequences.functions is not None:
             start = FunctionDistribution(*parts, sequences=self._sequences)
         return start.condition(data, constraint=constraint, prior=prior, **sites)
@@ -568,6 +593,8 @@ class Simformer:
         >>> calibration.pit["prior_sbc"]["mu"].shape
         (1, 100)
         """
+        for dim in {*(at or {})} & {*self.structure.sites}:
+            raise ValueError(f"at: '{dim}' is a site. Expected coordinates by continuous dim.")
         masks = read_given(self.structure, given)
         simulate_key, ask_key = jax.random.split(rng_key)
         simulated = self.simulate(simulate_key, num_simulations)
@@ -576,7 +603,8 @@ class Simformer:
         finite = np.all([np.isfinite(value.reshape(count, -1)).all(1) for value in values.values()], 0)
         values = {name: value[finite] for name, value in values.items()}
         ask = lambda given: self.condition(given).of_sites(sites, at)  # noqa: E731
-        return calibrate(ask, values, masks, {**self.coords, **(at or {})}, ask_key, num_draws)
+        labels = {**self.coords, **(at or {})}, resolve_dims(self.structure, self.dims)
+        return calibrate(ask, values, masks, *labels, ask_key, num_draws)
 
     def check(
         self, rng_key: PRNGKeyArray, *, num_simulations: int = 500, num_draws: int = 100
@@ -675,6 +703,7 @@ class Simformer:
         parameters, standardisation = persistence.read_arrays(Path(path), template)
         loaded._joint = replace(template, parameters=parameters, standardisation=standardisation)
         loaded.history = persistence.read_history(Path(path))
+        loaded._computed = frozenset(configuration.get("computed", ()))
         return loaded
 
     # ------------------------------------------------------------------ looks
@@ -697,13 +726,20 @@ class Simformer:
         self, rng_key: PRNGKeyArray, num_simulations: int, simulations: Any, progress_bar: bool = False
     ) -> tuple[np.ndarray, bool]:
         """Finite simulations as channels, and whether they are known to be the model's own."""
+        passed = simulations is not None
         if simulations is None:
             simulations = self.simulate(rng_key, num_simulations, progress_bar=progress_bar)
-        values = dataset_to_arrays(self.structure, simulations)
+        values = dataset_to_arrays(self.structure, simulations, self.coords, self.dims)
         layout = self._sequences.layout
         channels = np.asarray(jax.jit(layout.encode)(values))
         finite = keep_finite(channels, {n: layout.channel_slices[n] for n in self.structure.sites})
-        return channels[finite], is_own(simulations, values, self._replay)
+        kept = {name: value[finite] for name, value in values.items()}
+        self._computed = find_computed(self.structure, self._replay, kept)
+        own = is_own(simulations, values, self._replay)
+        if passed and not own:
+            for name, site in self.structure.sites.items():
+                read_values(site, kept[name])
+        return channels[finite], own
 
     def _initialise(self, rng_key: PRNGKeyArray, channels: np.ndarray) -> LearnedJoint:
         return self._sequences.initial_joint(rng_key, channels, PROCESSES[self.process])
@@ -724,6 +760,7 @@ class Simformer:
                 "varying_plates": list(self.varying_plates),
             },
             "structure": persistence.describe_structure(self.structure),
+            "computed": sorted(self._computed),
         }
 
 

@@ -157,7 +157,7 @@ def test_what_cannot_be_drawn_is_refused():
         Simformer(line, model_kwargs={"x": np.zeros(N)}, covariates=SPREAD)
     with pytest.raises(ValueError, match="data_sites: 'x' is a covariate"):
         Simformer(line, covariates=SPREAD, data_sites=["x", "y"])
-    with pytest.raises(ValueError, match="a function of a key that returns an array"):
+    with pytest.raises(ValueError, match="a function of a key for 'x' that returns an array"):
         Simformer(line, covariates={"x": lambda key: {"x": key}})
     with pytest.raises(ValueError, match=r"covariates: 'n' is the name of a plate of the model too"):
         Simformer(sized, covariates={"n": dist.Normal()})

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -50,12 +51,24 @@ class WithCovariates:
                 )
         self.model, self.names = model, tuple(covariates)
         self.laws = {
-            name: drawn if isinstance(drawn, dist.Distribution) else FunctionOfKey(drawn, len(dims.get(name, ())))
+            name: drawn if isinstance(drawn, dist.Distribution) else FunctionOfKey(name, drawn, len(dims.get(name, ())))
             for name, drawn in covariates.items()
         }
         self._plates = {name: tuple(dims.get(name, ())) for name in covariates}
+        self._check_plates(dims)
         left = [parameter for name, parameter in signature.parameters.items() if name not in covariates]
         self.__signature__ = signature.replace(parameters=left)
+
+    def _check_plates(self, dims: Mapping[str, Sequence[str]]) -> None:
+        sizes: dict[str, tuple[str, int]] = {}
+        for name, law in self.laws.items():
+            for plate, size in zip(dims.get(name, ()), law.batch_shape, strict=False):
+                other, had = sizes.setdefault(plate, (name, size))
+                if had != size:
+                    raise ValueError(
+                        f"covariates: {name!r} has {size} elements along {plate!r}, and {other!r} has {had}. Expected "
+                        "as many."
+                    )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Draw the covariates, then run the model."""
@@ -80,10 +93,19 @@ class FunctionOfKey(dist.Distribution):
 
     pytree_aux_fields = ("_draw", "_support", "_dtype")
 
-    def __init__(self, draw: Callable[[PRNGKeyArray], Array], batch_ndim: int):
-        result = jax.eval_shape(draw, jax.random.key(0))
+    def __init__(self, name: str, draw: Callable[[PRNGKeyArray], Array], batch_ndim: int):
+        compiled = jax.jit(draw)
+        result = jax.eval_shape(compiled, jax.random.key(0))
         if not isinstance(result, jax.ShapeDtypeStruct):
-            raise ValueError(f"covariates: expected a function of a key that returns an array, got {result!r}.")
+            raise ValueError(
+                f"covariates: expected a function of a key for {name!r} that returns an array, got {result!r}."
+            )
+        # traced once: what a function draws without its key is the same for ever
+        if result.size and np.array_equal(*(compiled(jax.random.key(seed)) for seed in (0, 1))):
+            raise ValueError(
+                f"covariates: the function for {name!r} returns the same for two keys. Expected one that draws by the "
+                "key it is given (jax.random), not by NumPy's generator."
+            )
         self._draw, self._dtype = draw, result.dtype
         self._support = _support(result.dtype)
         super().__init__(result.shape[:batch_ndim], result.shape[batch_ndim:], validate_args=False)

@@ -57,6 +57,7 @@ class ModelStructure:
     factors: tuple[str, ...]
     info: list[str]
     _graph: TokenGraph
+    _axes: Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]]
     _scalar_graph: Callable[[Mapping[str, np.ndarray]], Graph] | None = None
     _path: Path | None = None
     _exchangeability: Callable[[], Exchangeability] | None = None
@@ -113,6 +114,26 @@ class ModelStructure:
         except Exception as error:  # sharing weights is an economy: not worth failing for
             self.info.append(f"exchangeable plates unknown: {type(error).__name__} {error}"[:160])
             return Exchangeability()
+
+    def reads_across(self, plate: str) -> tuple[str, str] | None:
+        """Two sites, nuisances among them, the first of which reads the second in an element that it is not in itself.
+
+        Without such a pair, the model with fewer elements of the plate is what is left of the larger one.
+        """
+        elements, names = [], []
+        for name, block in self._graph.blocks.items():
+            shape, dims = self._axes.get(str(name), ((), ()))
+            within = plate in dims and not block.is_noise
+            # scalars of an event that are read together may be one node each, or fewer
+            index = np.indices(shape)[dims.index(plate)].ravel() if within else np.full(block.num_tokens, -1)
+            elements.append(index)
+            names += [str(name)] * block.num_tokens
+        element = np.concatenate(elements)
+        for child, parents in enumerate(self._graph.full):
+            for parent in np.flatnonzero((element >= 0) & (element != element[child])):
+                if parents >> int(parent) & 1:
+                    return names[child], names[parent]
+        return None
 
     @property
     def has_hidden_noise(self) -> bool:

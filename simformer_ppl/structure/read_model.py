@@ -116,6 +116,7 @@ def trace_structure(
         factors=trace.factors,
         info=reading.info,
         _graph=graph,
+        _axes={n: (shapes[n], trace.sites[n].dims) for n in reading.nodes},
         _scalar_graph=reading.given,
         _path=reading.path,
         _exchangeability=reading.exchangeability and partial(reading.exchangeability, graph.full, shapes, apart),
@@ -134,6 +135,8 @@ def _read(
         trace = trace_abstractly(model, args, kwargs)
         names = _token_names(trace, sites, data_sites)
         return trace, names, read_laws(model, args, kwargs, trace, frozenset(names) & frozenset(trace.deterministic))
+    except AssertionError as error:  # NumPyro's own, as of two sites of one name
+        raise ValueError(f"The model cannot be run: {error}.") from error
     except Exception as error:
         if not asks_for_values(error):
             raise

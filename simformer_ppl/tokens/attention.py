@@ -57,8 +57,8 @@ def attention_function(
             return _of_values(_in_context(contexts, layout), layout)
         kinds = {"moral": attention_mask, "contextual": attention_mask, "directed": directed_attention_mask}
         if attention in kinds:
-            moral = jnp.asarray(neighbours)
-            return lambda conditioned, given: kinds[attention](moral, conditioned)
+            # numpy's, here and below: a mask may first be asked for under a trace, and for good
+            return lambda conditioned, given: kinds[attention](jnp.asarray(neighbours), conditioned)
         raise ValueError(
             f"attention: expected 'moral', 'contextual', 'dense', 'directed', a matrix or a function, got "
             f"{attention!r}."
@@ -68,8 +68,8 @@ def attention_function(
         raise ValueError(
             f"attention: expected a bool matrix of shape {(tokens, tokens)}, got {matrix.dtype} {matrix.shape}."
         )
-    fixed = jnp.asarray(matrix | np.eye(tokens, dtype=bool))[None]
-    return lambda conditioned, given: fixed
+    fixed = (matrix | np.eye(tokens, dtype=bool))[None]
+    return lambda conditioned, given: jnp.asarray(fixed)
 
 
 def _of_values(each: OwnAttention, layout: TokenLayout) -> AttentionFunction:

@@ -22,8 +22,8 @@ _ALIGNED = 0.5
 """Share of training sequences in which all functions have their points at the same places, as far as they go."""
 
 
-class Points(NamedTuple):
-    """Points of functions in the examples of a batch, by function.
+class DrawnPoints(NamedTuple):
+    """DrawnPoints of functions in the examples of a batch, by function.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Functions:
     axes
         The axis of every function that is continuous, and its dim.
     most_points
-        Points of every function in a training sequence.
+        DrawnPoints of every function in a training sequence.
     """
 
     grids: Mapping[str, Float[np.ndarray, " grid"]]
@@ -80,6 +80,14 @@ class Functions:
         """Tokens that are points of functions."""
         return np.concatenate([np.full(site.num_tokens, name in self.axes) for name, site in sites.items()])
 
+    def place_of_token(self, sites: Mapping[str, Site]) -> Int[np.ndarray, " tokens"]:
+        """Where along its function, simulated on its grid, every token stands; 0 for others."""
+        parts = []
+        for name, site in sites.items():
+            along = np.indices(site.shape)[self.axes[name][0]] if name in self.axes else np.zeros(site.num_tokens, int)
+            parts.append(along.ravel())
+        return np.concatenate(parts)
+
     def places(
         self, sites: Mapping[str, Site], points: Mapping[str, int]
     ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
@@ -90,7 +98,7 @@ class Functions:
         sites
             All sites, functions on their grids.
         points
-            Points of every function in the sequence.
+            DrawnPoints of every function in the sequence.
 
         Returns
         -------
@@ -138,7 +146,7 @@ class Functions:
         grid = self.grid(name)
         return (coordinates - grid[0]) / (grid[-1] - grid[0])
 
-    def draw_points(self, rng_key: PRNGKeyArray, batch: int, most_points: Mapping[str, int]) -> Points:
+    def draw_points(self, rng_key: PRNGKeyArray, batch: int, most_points: Mapping[str, int]) -> DrawnPoints:
         """Draw the points of training sequences.
 
         The number of points is uniform, with sequences in which a function has none; their places are drawn without
@@ -151,9 +159,9 @@ class Functions:
         batch
             Number of sequences.
         most_points
-            Points of every function, if all are there.
+            DrawnPoints of every function, if all are there.
         """
-        points = Points({}, {}, {})
+        points = DrawnPoints({}, {}, {})
         common_key, aligned_key, *keys = jax.random.split(rng_key, 2 + len(self.axes))
         aligned = jax.random.bernoulli(aligned_key, _ALIGNED, (batch, 1))
         for key, name in zip(keys, self.axes, strict=True):

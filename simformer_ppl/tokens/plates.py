@@ -37,20 +37,34 @@ def read_plates(structure: ModelStructure, plates: Collection[str]) -> Int[np.nd
                 f"varying_plates: '{plate}' is no plate of the model. Expected some of: {', '.join(structure.plates)}."
             )
         if plate not in structure.exchangeable:
-            known = plate in structure.constant_plates
-            why = "differ by known constants, which `covariates` would make part of the data" if known else "differ"
-            raise ValueError(f"varying_plates: the elements of '{plate}' {why}. Expected exchangeable ones.")
+            raise ValueError(
+                f"varying_plates: the elements of '{plate}' {_why_not(structure, plate)}. Expected exchangeable ones."
+            )
+        across = structure.reads_across(plate)
+        if across is not None:
+            child, parent = across
+            raise ValueError(
+                f"varying_plates: '{child}' reads '{parent}' in elements of '{plate}' that are not its own, so that "
+                "fewer elements are another model. Expected elements that nothing outside reads."
+            )
         for site in structure.sites.values():
             if plate in site.plates:
                 row[site.token_slice] = np.indices(site.token_shape)[site.dims.index(plate)].ravel()
-        read = structure.adjacency & (row >= 0) & (row[:, None] != row)
-        if read.any():
-            child, parent = (structure.tokens[int(number)] for number in np.argwhere(read)[0])
-            raise ValueError(
-                f"varying_plates: '{child}' reads '{parent}', so that '{plate}' with fewer elements is another model. "
-                "Expected elements that nothing outside reads."
-            )
+        if (row < 0).all():
+            raise ValueError(f"varying_plates: no site in '{plate}' is a token. Expected a plate of sites that are.")
     return elements
+
+
+def _why_not(structure: ModelStructure, plate: str) -> str:
+    """What keeps the elements of a plate from being exchangeable."""
+    embedded = [name for name, site in structure.sites.items() if site.is_embedded and plate in site.plates]
+    if structure.plates[plate] == 1:
+        return "are one alone, by which more of them cannot be learned"
+    if embedded:
+        return f"are read together by the embedding of '{embedded[0]}'"
+    if plate in structure.constant_plates:
+        return "differ by known constants, which `covariates` would make part of the data"
+    return "differ, or are read together by a deterministic site"
 
 
 def draw_present(
