@@ -159,6 +159,8 @@ def test_what_cannot_be_drawn_is_refused():
         Simformer(line, covariates=SPREAD, data_sites=["x", "y"])
     with pytest.raises(ValueError, match="a function of a key for 'x' that returns an array"):
         Simformer(line, covariates={"x": lambda key: {"x": key}})
+    with pytest.raises(ValueError, match="the function for 'x' returns the same for two keys"):
+        Simformer(line, covariates={"x": lambda key: np.random.default_rng().normal(size=N)})
     with pytest.raises(ValueError, match=r"covariates: 'n' is the name of a plate of the model too"):
         Simformer(sized, covariates={"n": dist.Normal()})
     with pytest.raises(ValueError, match="covariates: expected a NumPyro distribution or a function of a key for 'x'"):

@@ -195,6 +195,71 @@ class Noisy(nnx.Module):
         return self.dropout(series)
 
 
+class Counting(nnx.Module):
+    def __init__(self):
+        self.count = nnx.BatchStat(jnp.zeros(()))
+
+    def __call__(self, series):
+        return series
+
+
+class Recurrent(nnx.Module):
+    """Its cell has a stream of random numbers, of which it makes no use."""
+
+    def __init__(self):
+        self.layers = nnx.RNN(nnx.GRUCell(1, 4, rngs=nnx.Rngs(0)))
+
+    def __call__(self, series):
+        return self.layers(series[:, None])[-1]
+
+
+def through():
+    """z, of ten, stands between a and all the rest."""
+    a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+    with numpyro.plate("k", 10):
+        z = numpyro.sample("z", dist.Normal(a + 5.0, 1.0))
+    numpyro.sample("b", dist.Normal(z.sum(), 3.0))
+    numpyro.sample("y", dist.Normal(z.sum(), 0.1))
+
+
+@pytest.fixture(scope="module")
+def recurrent():
+    return untrained(through, embeddings={"z": Recurrent()}, data_sites=["y"])
+
+
+def test_a_recurrent_network_reads_in_order(recurrent):
+    z = np.linspace(4.0, 6.0, 10)
+    forth, back = (float(recurrent.condition(z=series).log_prob({"a": 0.0})) for series in (z, z[::-1]))
+    assert np.isfinite([forth, back]).all()
+    simformer = Simformer(through, embeddings={"z": Recurrent()}, network=SMALL, use_density=False)
+    simformer.fit(jax.random.key(0), 200, num_steps=20, batch_size=16, progress_bar=False)
+    trained = simformer._joint.parameters["embeddings"]["z"]["weights"]
+    assert not any(map(np.array_equal, jax.tree.leaves(trained), jax.tree.leaves(nnx.state(Recurrent(), nnx.Param))))
+
+
+def test_replicates_do_not_take_what_is_left_out_for_zeros(recurrent):
+    replicates = recurrent.condition(y=50.0).sample(jax.random.key(0), 200, predictive=True).posterior_predictive["y"]
+    assert 30.0 < float(replicates.mean()) < 70.0
+
+
+def test_a_new_prior_needs_what_its_site_reads(recurrent):
+    asked = recurrent.condition(y=50.0, prior={"b": dist.Normal(50.0, 3.0)})
+    with pytest.raises(ValueError, match="the law of 'b' reads 'z', which is not given"):
+        asked.draw(jax.random.key(0), (2,))
+    assert asked.condition(z=np.full(10, 5.0)).draw(jax.random.key(0), (2,))["b"].shape == (2,)
+
+
+def test_what_is_never_asked_for_is_named(recurrent):
+    with pytest.raises(ValueError, match="every site is given in full but 'z', read by an embedding"):
+        recurrent.condition(a=0.0, b=0.0, y=1.0)
+
+    def alone():
+        numpyro.sample("z", dist.Normal(jnp.zeros(5), 1.0).to_event(1))
+
+    with pytest.raises(ValueError, match="Expected a site that can be asked for, got z alone"):
+        Simformer(alone, embeddings={"z": Recurrent()})
+
+
 class Returns(nnx.Module):
     def __init__(self, result):
         self.result = result
@@ -208,7 +273,9 @@ class Returns(nnx.Module):
     [
         ({"series": lambda series: series}, "expected a flax.nnx.Module for 'series', got function"),
         ({"picture": reader()}, "'picture' is no token site. Expected some of: heights, series"),
-        ({"series": Noisy()}, "the module for 'series' has a state .*Expected nnx.Param alone"),
+        ({"series": Counting()}, "the module for 'series' has a state .*BatchStat.*Expected nnx.Param alone"),
+        ({"series": Noisy()}, "the module for 'series' draws random numbers, as dropout does"),
+        ([reader()], "embeddings: expected modules by site, got list"),
         ({"series": Returns((2, 3, 4))}, r"return an array \(tokens, features\), .* got \(2, 3, 4\)"),
         ({"series": Returns("no")}, r"the module for 'series' fails on an array of shape \(60,\)"),
         ({"series": Returns((61, 4))}, "'series' cannot be embedded: it has 60 scalars, fewer than the 61 tokens"),

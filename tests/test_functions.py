@@ -428,3 +428,42 @@ def test_no_edge_is_added_that_no_points_left_out_make():
 def test_small_functions_use_every_place():
     simformer = Simformer(walk, continuous_dims=["time"], dims={"steps": ["time"]}, network=SMALL)
     assert simformer._sequences.functions.most_points == {"steps": 7, "x": 7}
+
+
+def test_a_length_first_asked_for_under_a_trace_is_answered_ever_after(fitted):
+    posterior = fitted.condition(y=given(np.linspace(0.0, 2.0, 17), np.zeros(17)))
+    assert np.isfinite(jax.jit(jax.grad(lambda a: posterior.log_prob({"a": a})))(0.3))
+    assert np.isfinite(posterior.log_prob({"a": 0.3}))
+
+
+def test_a_covariate_is_given_beside_functions_too():
+    def dosed(dose):
+        a = numpyro.sample("a", dist.Normal())
+        with numpyro.plate("time", len(TIMES)):
+            numpyro.sample("y", dist.Normal(a + dose * TIMES, NOISE))
+
+    simformer = untrained(dosed, covariates={"dose": dist.Uniform(0.0, 1.0)}, **OPTIONS)
+    seen = given([0.5], [0.0])
+    for ask in (lambda d: d.draw(jax.random.key(0)), lambda d: d.sample(jax.random.key(0), 4, sites=["a"])):
+        with pytest.raises(ValueError, match="Site 'dose' is a covariate"):
+            ask(simformer.condition(y=seen))
+
+
+def test_answers_follow_a_permutation_of_the_functions_of_a_plate():
+    def crowd():
+        a = numpyro.sample("a", dist.Normal())
+        with numpyro.plate("person", 3, dim=-2), numpyro.plate("time", len(TIMES), dim=-1):
+            numpyro.sample("y", dist.Normal(a * TIMES, NOISE))
+
+    simformer = untrained(crowd, shaken=True, **OPTIONS)
+    y = np.random.default_rng(0).normal(size=(3, len(TIMES)))[:, :4]
+    densities = [
+        simformer.condition(y=xr.DataArray(each, {"time": TIMES[:4]}, ("person", "time"))).log_prob({"a": 1.0})
+        for each in (y, y[[1, 2, 0]])
+    ]
+    np.testing.assert_allclose(densities[0], densities[1], rtol=1e-5)
+
+
+def test_a_continuous_dim_does_not_vary_in_size():
+    with pytest.raises(ValueError, match="varying_plates: 'time' is a continuous dim"):
+        Simformer(line, varying_plates=["time"], **OPTIONS)

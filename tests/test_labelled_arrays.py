@@ -1,6 +1,7 @@
 """Labelled arrays in and out: what is written is read back, by name and by label."""
 
 import arviz_base as azb
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -159,3 +160,12 @@ class TestAlign:
         stacked = azb.extract(tree, var_names="theta").rename(sample="replicate")
         array, dims, coords = align(schools.sites["theta"], stacked, self.labels)
         assert (array.shape, dims, coords) == ((NUM_SAMPLES, 3), ("replicate",), {})
+
+
+def test_simulations_are_read_by_names_and_labels():
+    structure = trace_structure(lambda: numpyro.sample("w", dist.Normal(jnp.zeros((2, 2)), 1.0).to_event(2)))
+    own = {"coords": {"row": ["a", "b"]}, "dims": {"w": ["row", "col"]}}
+    w = np.arange(12.0).reshape(3, 2, 2)
+    data = simulations_to_dataset(structure, {"w": w}, **own)
+    for moved in (data.transpose("simulation", "col", "row"), data.isel(row=[1, 0])):
+        np.testing.assert_array_equal(dataset_to_arrays(structure, moved, **own)["w"], w)

@@ -136,6 +136,41 @@ def summed(size):
     numpyro.sample("total", dist.Normal(x.sum(), 1.0))
 
 
+def weighed(size, scale, errors, sigma):
+    mu = numpyro.sample("mu", dist.Normal(0.0, scale))
+    with numpyro.plate("lab", 3):
+        numpyro.sample("m", dist.Normal(mu, errors))
+    with numpyro.plate("person", size):
+        numpyro.sample("y", dist.Normal(mu, sigma))
+
+
+ERRORS = np.array([0.1, 1.0, 5.0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "site"),
+    [((3, 1.0, ERRORS, 70.0), "y"), ((3, 1.0, ERRORS[::-1], 0.7), "m"), ((3, 2.0, ERRORS, 0.7), "mu")],
+)
+def test_a_model_with_other_laws_is_not_the_same_model_of_another_size(arguments, site):
+    simformer = untrained(weighed, model_args=(6, 1.0, ERRORS, 0.7), varying_plates=["person"])
+    assert simformer.resize((3, 1.0, ERRORS, 0.7)).structure.num_tokens == 7
+    with pytest.raises(ValueError, match=f"Site '{site}': expected the law that it has in training"):
+        simformer.resize(arguments)
+
+
+def test_what_is_no_token_is_seen_too():
+    def model(size):
+        with numpyro.plate("person", size):
+            z = numpyro.sample("z", dist.Normal())
+            numpyro.sample("y", dist.Normal())
+        numpyro.sample("total", dist.Normal(z.sum(), 1.0))
+
+    with pytest.raises(ValueError, match="'total' reads 'z' in elements"):
+        Simformer(model, (4,), sites=["y", "total"], varying_plates=["person"])
+    # read by the elements of the plate, a site that is left out sets none of them apart
+    assert untrained(group, model_args=(4,), sites=["theta", "y"], varying_plates=["person"]).resize((2,))
+
+
 def known_errors(errors):
     with numpyro.plate("person", len(errors)):
         numpyro.sample("x", dist.Normal(0.0, errors))
@@ -151,7 +186,8 @@ def known_errors(errors):
             "person",
             "'person' differ by known constants, which `cov",
         ),
-        (summed, (3,), "person", r"'total' reads 'x\[0\]', so that 'person' with fewer elements is another model"),
+        (summed, (3,), "person", r"'total' reads 'x' in elements of 'person' that are not its own.* another model"),
+        (group, (1,), "person", "'person' are one alone"),
     ],
 )
 def test_plates_that_cannot_vary(model, arguments, plate, told):
@@ -164,5 +200,7 @@ def test_other_errors_say_what_is_expected():
         untrained(group, model_args=(3,)).resize()
     with pytest.raises(ValueError, match="Not fitted yet: call fit before resize"):
         Simformer(group, (3,), varying_plates=["person"]).resize((2,))
+    with pytest.raises(ValueError, match="Resized already"):
+        untrained(group, model_args=(3,), varying_plates=["person"]).resize((2,)).resize((4,))
     with pytest.raises(ValueError, match="expected share_exchangeable=True"):
         Simformer(group, (3,), varying_plates=["person"], share_exchangeable=False)

@@ -166,7 +166,7 @@ class TokenLayout:
         return np.concatenate(flags) if flags else np.zeros(0, bool)
 
     @cached_property
-    def is_read(self) -> Bool[np.ndarray, " tokens"]:
+    def is_embedded_token(self) -> Bool[np.ndarray, " tokens"]:
         """Tokens of sites that are embedded."""
         flags = [np.full(site.num_tokens, site.is_embedded) for site in self.sites.values()]
         return np.concatenate(flags) if flags else np.zeros(0, bool)

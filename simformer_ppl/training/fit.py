@@ -121,7 +121,7 @@ class Trainer:
             layout.site_of_token,
             self.questions,
             layout.is_covariate,
-            layout.is_read,
+            layout.is_embedded_token,
         )
         target = standardisation.forward(layout.dequantise(quantum_key, channels))
         states = states if there is None else jnp.where(there, states, ABSENT)

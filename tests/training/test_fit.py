@@ -143,6 +143,22 @@ def test_simulations_that_are_not_finite_are_counted_and_left_out():
     assert float(jnp.mean(simformer.condition().draw(jax.random.key(1), (500,))["x"] > 1.2)) < 0.05
 
 
+def mixed_model():
+    numpyro.sample("kind", dist.Categorical(jnp.ones(3) / 3))
+    numpyro.sample("count", dist.Poisson(3.0))
+    numpyro.sample("share", dist.Dirichlet(jnp.ones(3)))
+    numpyro.sample("place", dist.Uniform(0.0, 1.0))
+
+
+@pytest.mark.parametrize(("site", "value"), [("kind", 7), ("count", -5), ("share", 1.0), ("place", -9.0)])
+def test_simulations_outside_a_support_are_refused(site, value):
+    simformer = Simformer(mixed_model, network=SMALL)
+    simulations = {name: array.values for name, array in simformer.simulate(jax.random.key(0), 50).items()}
+    simulations[site][3] = value
+    with pytest.raises(ValueError, match=f"Site '{site}': expected values in the support"):
+        simformer.fit(jax.random.key(0), simulations=simulations, **SHORT)
+
+
 def test_too_many_bad_simulations_are_an_error():
     def hopeless(y=None):
         x = numpyro.sample("x", dist.Normal(0.0, 1.0))
@@ -160,6 +176,15 @@ def test_too_many_bad_simulations_are_an_error():
         ({"batch_size": -1}, "batch_size: expected a positive number, got -1"),
         ({"validation_fraction": 1.5}, "validation_fraction: expected a number between 0 and 1, got 1.5"),
         ({"simulations": {"a": np.zeros(5)}}, r"'b'"),
+        ({"simulations": np.zeros((5, 7))}, "expected a dataset, or arrays by site"),
+        (
+            {"simulations": {name: np.zeros((0, 3)[: 1 + (name != "a")]) for name in "aby"}},
+            "expected at least 2, got 0",
+        ),
+        (
+            {"simulations": {"a": np.array(["x", "y"]), "b": np.zeros((2, 3)), "y": np.zeros((2, 3))}},
+            "expected numbers",
+        ),
         ({"simulations": {"a": np.zeros(5), "b": np.zeros((5, 2)), "y": np.zeros((5, 3))}}, "'b'"),
     ],
 )

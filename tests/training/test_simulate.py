@@ -3,6 +3,7 @@
 import multiprocessing
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -140,3 +141,25 @@ def test_calibration_goes_without_what_fails():
     with pytest.warns(RuntimeWarning, match="raise an error"):
         calibration = simformer.calibrate(KEY, num_simulations=60, num_draws=50)
     assert 40 < calibration.num_simulations < 60
+
+
+class Scaled:
+    """A model that is an object."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __call__(self):
+        numpyro.sample("x", dist.Normal(0.0, self.scale))
+
+
+def scaled(scale):
+    numpyro.sample("x", dist.Normal(0.0, scale))
+
+
+@pytest.mark.parametrize("make", [Scaled, lambda scale: partial(scaled, scale), lambda scale: lambda: scaled(scale)])
+def test_stored_simulations_of_another_model_are_not_taken_for_its_own(make, tmp_path):
+    stored = Simformer(make(1.0)).simulate(KEY, 40, checkpoint_dir=tmp_path)
+    same(Simformer(make(1.0)).simulate(KEY, 40, checkpoint_dir=tmp_path), stored)
+    with pytest.raises(ValueError, match="holds another run"):
+        Simformer(make(100.0)).simulate(KEY, 40, checkpoint_dir=tmp_path)
