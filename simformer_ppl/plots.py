@@ -1,0 +1,193 @@
+"""Pictures of answers: against the prior, as functions, and in pairs beside a known truth."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import arviz as az
+import numpy as np
+import xarray as xr
+from jaxtyping import ArrayLike
+from matplotlib.axes import Axes
+
+_LEVELS = (0.5, 0.9)
+_GROUPS = ("posterior", "posterior_predictive", "prior", "prior_predictive")
+
+
+def plot_prior_posterior(
+    prior: xr.DataTree, posterior: xr.DataTree, var_names: Collection[str] | None = None, **kwargs: Any
+) -> Any:
+    """Draw the marginals of an answer over those of the prior, by :func:`arviz.plot_prior_posterior`.
+
+    Parameters
+    ----------
+    prior
+        Of ``simformer.condition().sample(...)``.
+    posterior
+        Of ``simformer.condition(...).sample(...)``.
+    var_names
+        Sites; all of the posterior by default.
+    **kwargs
+        For ArviZ.
+
+    Returns
+    -------
+    ArviZ' plot collection.
+
+    Raises
+    ------
+    ValueError
+        If a group is absent.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> prior = az.from_dict({"prior": {"mu": rng.normal(0.0, 1.0, (4, 100))}})
+    >>> posterior = az.from_dict({"posterior": {"mu": rng.normal(0.8, 0.3, (4, 100))}})
+    >>> _ = plot_prior_posterior(prior, posterior)
+    """
+    before, after = _group(prior, "prior"), _group(posterior, "posterior")
+    names = [name for name in after.data_vars if name in before.data_vars] if var_names is None else list(var_names)
+    both = xr.DataTree.from_dict({"prior": before.to_dataset()[names], "posterior": after.to_dataset()[names]})
+    return az.plot_prior_posterior(both, var_names=names, **kwargs)
+
+
+def plot_pair(
+    draws: xr.DataTree, truth: Mapping[str, ArrayLike] | None = None, var_names: Collection[str] | None = None,
+    **kwargs: Any,
+) -> Any:  # fmt: skip
+    """Draw pairs of scalars against each other, with lines at their true values, by :func:`arviz.plot_pair`.
+
+    Parameters
+    ----------
+    draws
+        Of ``sample``.
+    truth
+        True values by site, of the site's shape.
+    var_names
+        Sites; all by default.
+    **kwargs
+        For ArviZ.
+
+    Returns
+    -------
+    ArviZ' plot collection.
+
+    Raises
+    ------
+    ValueError
+        If the draws have no group ``posterior`` or ``prior``, or a true value is of an unknown site or another shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> draws = np.random.default_rng(0).normal(size=(4, 100, 2))
+    >>> posterior = az.from_dict({"posterior": {"theta": draws}})
+    >>> _ = plot_pair(posterior, {"theta": [0.0, 0.5]})
+    """
+    group = "posterior" if "posterior" in draws.children else "prior"
+    known = _group(draws, group).to_dataset()
+    names = list(known.data_vars) if var_names is None else list(var_names)
+    lines = _truths(known, {} if truth is None else truth)
+    collection = az.plot_pair(draws, var_names=names, group=group, **kwargs)
+    places = [(name, index) for name in names for index in np.ndindex(known[name].shape[2:])]
+    grid = np.atleast_2d(np.asarray(collection.viz["plot"].values, object)) if lines else np.zeros((0, 0), object)
+    for row, column in np.argwhere(np.vectorize(lambda ax: ax is not None, otypes=[bool])(grid)):
+        ax = grid[row, column]
+        across, along = lines.get(places[column]), lines.get(places[row])
+        if across is not None:
+            ax.axvline(across, color="black", lw=1, ls="--")
+        if along is not None and row != column:
+            ax.axhline(along, color="black", lw=1, ls="--")
+    return collection
+
+
+def plot_function(
+    draws: xr.DataTree, name: str, *, dim: str | None = None, truth: xr.DataArray | None = None,
+    levels: Sequence[float] = _LEVELS, num_curves: int = 5, ax: Axes | None = None,
+) -> Axes:  # fmt: skip
+    """Draw a function of a coordinate: bands that hold shares of the draws at every point, and what was seen.
+
+    Parameters
+    ----------
+    draws
+        Of ``sample(..., at={dim: grid})``.
+    name
+        The site.
+    dim
+        Its continuous dim; may be left out, where it has no other.
+    truth
+        The function, if it is known, along `dim`.
+    levels
+        Central shares of the draws, each drawn as a band.
+    num_curves
+        Single draws that are drawn too.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    ValueError
+        If the site is not among the draws, or `dim` is not one of its dims, or left out where there are several.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> time = np.linspace(0.0, 1.0, 20)
+    >>> curves = np.random.default_rng(0).normal(size=(4, 100, 1)) + np.sin(6.0 * time)
+    >>> tree = az.from_dict({"posterior": {"f": curves}}, coords={"time": time}, dims={"f": ["time"]})
+    >>> plot_function(tree, "f").get_xlabel()
+    'time'
+    """
+    import matplotlib.pyplot as plt
+
+    group = next((each for each in _GROUPS if each in draws.children and name in draws[each].data_vars), None)
+    if group is None:
+        known = [str(var) for each in _GROUPS if each in draws.children for var in draws[each].data_vars]
+        raise ValueError(f"Site {name!r} is not among the draws. Expected one of: {', '.join(known)}.")
+    values = draws[group][name].stack(sample=("chain", "draw"))
+    own = [str(each) for each in values.dims if each != "sample"]
+    if (dim is None and len(own) != 1) or (dim is not None and own != [dim]):
+        raise ValueError(
+            f"Site {name!r} has the dims {own}: expected one, {dim or 'the continuous one'!r}; choose from the others "
+            "by `tree.isel`."
+        )
+    along = own[0]
+    values = values.sortby(along).transpose("sample", along)
+    ax = ax or plt.subplots(figsize=(6, 3.5), layout="constrained")[1]
+    for level in sorted(levels, reverse=True):
+        low, high = values.quantile([(1 - level) / 2, (1 + level) / 2], "sample").values
+        ax.fill_between(values[along], low, high, color="C0", alpha=0.25, lw=0, label=f"{level:.0%} of the draws")
+    ax.plot(values[along], values.values[:num_curves].T, color="C0", lw=0.6)
+    if truth is not None:
+        ax.plot(truth[along], truth, color="black", ls="--", lw=1, label="truth")
+    if "observed_data" in draws.children and name in draws["observed_data"].data_vars:
+        seen = draws["observed_data"][name].dropna(along)
+        ax.plot(seen[along], seen, "o", color="black", ms=4, label="given")
+    ax.set(xlabel=along, ylabel=name)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def _group(draws: xr.DataTree, name: str) -> xr.DataTree:
+    if name not in draws.children:
+        raise ValueError(f"Expected draws with the group {name!r}, got {list(draws.children)}.")
+    return draws[name]
+
+
+def _truths(known: xr.Dataset, truth: Mapping[str, ArrayLike]) -> dict[tuple[str, tuple[int, ...]], float]:
+    """True values by site and place."""
+    lines = {}
+    for name, value in truth.items():
+        if name not in known.data_vars:
+            raise ValueError(f"truth: site {name!r} is not among the draws. Expected some of: {list(known.data_vars)}.")
+        array, shape = np.asarray(value, float), known[name].shape[2:]
+        if array.shape != shape:
+            raise ValueError(f"truth: site {name!r}: expected shape {shape}, got {array.shape}.")
+        lines |= {(name, index): float(array[index]) for index in np.ndindex(shape)}
+    return lines
