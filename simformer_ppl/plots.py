@@ -177,12 +177,12 @@ def plot_function(
 def _group(draws: xr.DataTree, name: str) -> xr.DataTree:
     if name not in draws.children:
         raise ValueError(f"Expected draws with the group {name!r}, got {list(draws.children)}.")
-    return draws[name]
+    return draws.children[name]
 
 
 def _truths(known: xr.Dataset, truth: Mapping[str, ArrayLike]) -> dict[tuple[str, tuple[int, ...]], float]:
     """True values by site and place."""
-    lines = {}
+    lines: dict[tuple[str, tuple[int, ...]], float] = {}
     for name, value in truth.items():
         if name not in known.data_vars:
             raise ValueError(f"truth: site {name!r} is not among the draws. Expected some of: {list(known.data_vars)}.")
