@@ -51,6 +51,7 @@ def test_a_given_value_is_the_networks(fitted):
     assert draws.keys() == {"a", "b", "y"}
 
 
+@pytest.mark.slow
 def test_simulations_from_elsewhere_are_not_contradicted(fitted, tmp_path):
     simulations = {name: array.values for name, array in fitted.simulate(jax.random.key(0), 200).items()}
     short = {"num_steps": 5, "batch_size": 16, "progress_bar": False}

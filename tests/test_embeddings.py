@@ -227,6 +227,7 @@ def recurrent():
     return untrained(through, embeddings={"z": Recurrent()}, data_sites=["y"])
 
 
+@pytest.mark.slow
 def test_a_recurrent_network_reads_in_order(recurrent):
     z = np.linspace(4.0, 6.0, 10)
     forth, back = (float(recurrent.condition(z=series).log_prob({"a": 0.0})) for series in (z, z[::-1]))

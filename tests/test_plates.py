@@ -147,6 +147,7 @@ def weighed(size, scale, errors, sigma):
 ERRORS = np.array([0.1, 1.0, 5.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "site"),
     [((3, 1.0, ERRORS, 70.0), "y"), ((3, 1.0, ERRORS[::-1], 0.7), "m"), ((3, 2.0, ERRORS, 0.7), "mu")],
