@@ -47,7 +47,8 @@ def find_computed(structure: ModelStructure, replay: Replay, simulated: Mapping[
         if _leaves_jax(program.jaxpr):
             return frozenset()
         computed = replay.sites(keys, held, names)
-    except Exception:  # a model that only declares its sites, or that cannot be vectorised
+    except Exception as error:  # to compute is a gain: not worth failing for
+        structure.info.append(f"deterministic sites are not computed: {type(error).__name__} {error}"[:160])
         return frozenset()
 
     def same(name: str) -> bool:

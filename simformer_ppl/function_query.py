@@ -299,6 +299,7 @@ class FunctionQuery(Query):
             name: self._fill(name, jnp.asarray(value).reshape(*leading, *self.structure.sites[name].shape), leading)
             for name, value in out.items()
         }
+        out |= {} if fixed else self._compute(out, leading)
         flat = {name: value.reshape(rows, *self.structure.sites[name].shape) for name, value in out.items()}
         return drawn, flat, restricted
 
@@ -324,8 +325,14 @@ class FunctionQuery(Query):
         given = self.given
         return Restrictions(
             joint, self.replay, given.intervals, self._dynamic_sites, given.constraints, given.priors,
-            frozenset(self._fixed(self.structure.sites)),
+            frozenset(self._fixed(self.structure.sites)), self._computed_sites,
         )  # fmt: skip
+
+    @property
+    def _computed_sites(self) -> frozenset[str]:
+        fixed = frozenset(self._fixed(self.structure.sites))
+        reads = {name: self.structure.deterministics[name].reads for name in super()._computed_sites & fixed}
+        return frozenset(name for name in reads if reads[name] <= fixed)
 
     # ------------------------------------------------------------------ density
 

@@ -536,7 +536,7 @@ class Simformer:
         parts = (self.structure, self._joint, self._replay, Given(), self._simulated, self.coords, self.dims)
         start = ConditionedDistribution(*parts, computed=self._computed)
         if self._sequences.functions is not None:
-            start = FunctionDistribution(*parts, sequences=self._sequences)
+            start = FunctionDistribution(*parts, sequences=self._sequences, computed=self._computed)
         return start.condition(data, constraint=constraint, prior=prior, **sites)
 
     # ------------------------------------------------------------------ checking

@@ -6,6 +6,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+import xarray as xr
 
 from simformer_ppl import Simformer, below, between
 from tests.conftest import SMALL, untrained
@@ -81,3 +82,22 @@ def test_a_simulator_outside_jax_is_not_run_again():
     before = len(runs)
     simformer.condition().draw(jax.random.key(0), (10,))
     assert len(runs) == before
+
+
+def test_so_it_is_beside_functions():
+    times = np.linspace(0.0, 1.0, 12)
+
+    def curve():
+        level = numpyro.sample("level", dist.Normal(0.0, 1.0))
+        slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+        numpyro.deterministic("area", (level + slope * times).mean())
+        with numpyro.plate("time", 12):
+            numpyro.sample("y", dist.Normal(level + slope * times, 0.3))
+
+    options = {"coords": {"time": times}, "continuous_dims": {"time": 4}}
+    simformer = untrained(curve, shaken=True, sites=["level", "slope", "area", "y"], **options)
+    posterior = simformer.condition(y=xr.DataArray([0.3], {"time": [0.5]}, ("time",)))
+    for asked in (posterior, posterior.condition(area=below(-0.2))):
+        draws = asked.draw(jax.random.key(0), (50,), at={"time": [0.1, 0.77]})
+        np.testing.assert_allclose(draws["area"], draws["level"] + draws["slope"] / 2, atol=1e-4)
+    assert (np.asarray(draws["area"]) <= -0.2).all()
