@@ -23,6 +23,7 @@ def to_dataset(
     variables: Variables, coords: dict[str, np.ndarray], sample_dims: Dims, attrs: dict[str, Any]
 ) -> xr.Dataset:
     """Lay variables out as a dataset."""
+    variables = _in_order_of_dims(variables)
     dataset = azb.dict_to_dataset(
         {name: array for name, (_, array) in variables.items()},
         dims={name: list(dims) for name, (dims, _) in variables.items()},
@@ -36,6 +37,17 @@ def to_dataset(
         # netCDF gives an empty list back as an array of floats
         del dataset.attrs["sample_dims"]
     return dataset
+
+
+def _in_order_of_dims(variables: Variables) -> Variables:
+    """The same, those of most dims first if need be: no variable has two dims in another order than the dataset.
+
+    ArviZ labels the rows of a summary wrongly where one has (arviz-stats 1.3).
+    """
+    order = {dim: place for place, dim in enumerate(dict.fromkeys(d for dims, _ in variables.values() for d in dims))}
+    if all([order[dim] for dim in dims] == sorted(order[dim] for dim in dims) for dims, _ in variables.values()):
+        return variables
+    return dict(sorted(variables.items(), key=lambda item: -len(item[1][0])))
 
 
 def library_attributes(attrs: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -319,3 +319,20 @@ def test_what_does_not_fit_is_refused(schools, arguments, message):
     base = {"draws": draws_of(schools, ["theta"]), "given": values_of(schools, ["y"])}
     with pytest.raises(ValueError, match=message):
         to_inference_data(schools, **(base | arguments))
+
+
+def test_a_summary_names_the_scalars_right():
+    def model():
+        with numpyro.plate("item", 3, dim=-1):
+            difficulty = numpyro.sample("difficulty", dist.Normal())
+            with numpyro.plate("person", 2, dim=-2):
+                numpyro.sample("score", dist.Normal(difficulty, 1.0))
+
+    structure = trace_structure(model, data_sites=[])
+    scores = np.arange(6.0).reshape(2, 3) + np.random.default_rng(0).normal(0.0, 0.01, (NUM_SAMPLES, 2, 3))
+    draws = {"difficulty": np.random.default_rng(1).normal(size=(NUM_SAMPLES, 3)), "score": scores}
+    coords = {"person": ["ann", "bob"], "item": list("xyz")}
+    tree = to_inference_data(structure, draws, given={}, coords=coords)
+    means = az.summary(tree, group=next(iter(tree.children)), round_to=None)["mean"].astype(float)
+    found = [means[f"score[{person}, {item}]"] for person in coords["person"] for item in coords["item"]]
+    np.testing.assert_allclose(found, range(6), atol=0.05)
