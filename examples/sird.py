@@ -19,6 +19,7 @@ import numpy as np
 
 from simformer_ppl import Simformer
 from simformer_ppl.benchmarks.tasks.sird import TIMES, sird
+from simformer_ppl.plots import plot_function
 
 folder = Path("sird")
 folder.mkdir(exist_ok=True)
@@ -58,13 +59,8 @@ for title, asked in {"from the data": epidemic, "known at two times": known}.ite
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained")
 for ax, (title, tree) in zip(axes, draws.items(), strict=False):
-    values = tree.posterior["beta"].stack(sample=("chain", "draw")).transpose("sample", "time").values
-    for level in (0.5, 0.9):
-        low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], 0)
-        ax.fill_between(grid, low, high, color="C0", alpha=0.25, lw=0)
-    ax.plot(grid, values[:5].T, color="C0", lw=0.6)
-    ax.plot(TIMES, truth["beta"], color="black", ls="--", lw=1)
-    ax.set(title=f"contact rate {title}", xlabel="time", ylim=(0, 1))
+    plot_function(tree, "beta", truth=truth["beta"], ax=ax)
+    ax.set(title=f"contact rate {title}", ylim=(0, 1))
 for name in SERIES:
     axes[2].plot(TIMES, truth[name], lw=1, label=name)
     axes[2].plot(seen[name]["time"], seen[name], "o", color="black", ms=3)

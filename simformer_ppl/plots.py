@@ -87,18 +87,17 @@ def plot_pair(
     """
     group = "posterior" if "posterior" in draws.children else "prior"
     known = _group(draws, group).to_dataset()
-    names = list(known.data_vars) if var_names is None else list(var_names)
+    names = [str(name) for name in (known.data_vars if var_names is None else var_names)]
     lines = _truths(known, {} if truth is None else truth)
     collection = az.plot_pair(draws, var_names=names, group=group, **kwargs)
     places = [(name, index) for name in names for index in np.ndindex(known[name].shape[2:])]
-    grid = np.atleast_2d(np.asarray(collection.viz["plot"].values, object)) if lines else np.zeros((0, 0), object)
-    for row, column in np.argwhere(np.vectorize(lambda ax: ax is not None, otypes=[bool])(grid)):
-        ax = grid[row, column]
-        across, along = lines.get(places[column]), lines.get(places[row])
-        if across is not None:
-            ax.axvline(across, color="black", lw=1, ls="--")
-        if along is not None and row != column:
-            ax.axhline(along, color="black", lw=1, ls="--")
+    for (row, column), ax in np.ndenumerate(collection.viz["plot"].values.reshape(len(places), len(places))):
+        if ax is None or not ax.axison:  # the other triangle
+            continue
+        if places[column] in lines:
+            ax.axvline(lines[places[column]], color="black", lw=1, ls="--")
+        if places[row] in lines and row != column:
+            ax.axhline(lines[places[row]], color="black", lw=1, ls="--")
     return collection
 
 
@@ -159,9 +158,11 @@ def plot_function(
     along = own[0]
     values = values.sortby(along).transpose("sample", along)
     ax = ax or plt.subplots(figsize=(6, 3.5), layout="constrained")[1]
-    for level in sorted(levels, reverse=True):
+    for rank, level in enumerate(sorted(levels, reverse=True)):
         low, high = values.quantile([(1 - level) / 2, (1 + level) / 2], "sample").values
-        ax.fill_between(values[along], low, high, color="C0", alpha=0.25, lw=0, label=f"{level:.0%} of the draws")
+        ax.fill_between(
+            values[along], low, high, color="C0", alpha=0.2 + 0.2 * rank, lw=0, label=f"{level:.0%} of draws"
+        )
     ax.plot(values[along], values.values[:num_curves].T, color="C0", lw=0.6)
     if truth is not None:
         ax.plot(truth[along], truth, color="black", ls="--", lw=1, label="truth")

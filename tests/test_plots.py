@@ -1,0 +1,77 @@
+"""Pictures of answers show what the draws are."""
+
+import arviz as az
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import xarray as xr
+
+from simformer_ppl.plots import plot_function, plot_pair, plot_prior_posterior
+
+TIME = np.array([0.0, 0.25, 1.0])
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def draws():
+    rng = np.random.default_rng(0)
+    values = {"theta": rng.normal(size=(4, 100, 2)), "mu": rng.normal(size=(4, 100))}
+    return az.from_dict({"posterior": values})
+
+
+def lines(ax):
+    """Dashed lines across and along, by coordinate."""
+    dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
+    upright = [line.get_xdata()[0] for line in dashed if line.get_xdata()[0] == line.get_xdata()[1]]
+    level = [line.get_ydata()[0] for line in dashed if line.get_ydata()[0] == line.get_ydata()[1]]
+    return upright, level
+
+
+def test_true_values_lie_on_their_axes(draws):
+    grid = plot_pair(draws, {"theta": [0.1, 0.2], "mu": 0.3}).viz["plot"].values
+    truth = [0.1, 0.2, 0.3]
+    for row, column in np.ndindex(3, 3):
+        ax = grid[row, column]
+        if row < column:
+            assert lines(ax) == ([], [])  # not shown
+        else:
+            assert lines(ax) == ([truth[column]], [] if row == column else [truth[row]])
+
+
+def test_a_truth_must_fit(draws):
+    with pytest.raises(ValueError, match="truth: site 'nu' is not among the draws"):
+        plot_pair(draws, {"nu": 0.0})
+    with pytest.raises(ValueError, match=r"truth: site 'theta': expected shape \(2,\), got \(\)"):
+        plot_pair(draws, {"theta": 0.0})
+
+
+def test_prior_and_posterior_share_their_axes(draws):
+    prior = az.from_dict({"prior": {"mu": 5.0 + np.random.default_rng(1).normal(size=(4, 100))}})
+    collection = plot_prior_posterior(prior, draws)
+    (ax,) = np.atleast_1d(collection.viz["plot"]["mu"].values)
+    means = sorted(np.average(line.get_xdata(), weights=line.get_ydata()) for line in ax.lines[:2])
+    np.testing.assert_allclose(means, [0.0, 5.0], atol=0.5)
+    with pytest.raises(ValueError, match="Expected draws with the group 'prior'"):
+        plot_prior_posterior(draws, draws)
+
+
+def test_bands_are_quantiles_and_points_what_is_given():
+    values = np.linspace(0.0, 1.0, 101)[:, None] + TIME
+    seen = xr.Dataset({"f": ("time", [0.4])}, {"time": [0.5]})
+    tree = az.from_dict({"posterior": {"f": values[None]}}, coords={"time": TIME}, dims={"f": ["time"]})
+    tree["observed_data"] = xr.DataTree(seen)
+    ax = plot_function(tree, "f", levels=(0.8,), truth=xr.DataArray(TIME, {"time": TIME}, ("time",)))
+    (band,) = ax.collections
+    edges = band.get_paths()[0].vertices
+    np.testing.assert_allclose([edges[:, 1].min(), edges[:, 1].max()], [0.1, 1.9])
+    (given,) = [line for line in ax.lines if line.get_label() == "given"]
+    assert (given.get_xdata().item(), given.get_ydata().item()) == (0.5, 0.4)
+    with pytest.raises(ValueError, match=r"Site 'g' is not among the draws\. Expected one of: f"):
+        plot_function(tree, "g")
+    with pytest.raises(ValueError, match=r"has the dims \['time'\]: expected one, 'place'"):
+        plot_function(tree, "f", dim="place")
