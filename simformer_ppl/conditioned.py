@@ -128,12 +128,9 @@ class ConditionedDistribution(Query):
         pairs = {name: (self.structure.sites[name], value) for name, value in given.values.items()}
         result = replace(self, given=replace(given, batch_shape=join_batches(pairs)))
         if self.structure.sites and not result._open_sites:
-            never = [
-                name for name, site in self.structure.sites.items() if site.is_embedded and not result._is_whole(name)
-            ]
-            rest = (
-                f" but {', '.join(map(repr, never))}, read by an embedding, which is never asked for" if never else ""
-            )
+            sites_of_model = self.structure.sites.items()
+            never = [repr(name) for name, site in sites_of_model if site.is_embedded and not result._is_whole(name)]
+            rest = f" but {', '.join(never)}, read by an embedding, which is never asked for" if never else ""
             raise ValueError(
                 f"Nothing is left to sample: every site is given in full{rest}. Expected at least one latent scalar."
             )

@@ -63,8 +63,14 @@ def read_coordinates(label: str, coordinates: ArrayLike, grid: Float[np.ndarray,
     if given.dtype.kind not in "biuf":
         raise ValueError(f"{label}: expected numbers, got {given.dtype}.")
     read = given.astype(float)
-    if read.ndim != 1 or not len(read) or len(np.unique(read)) < len(read):
-        raise ValueError(f"{label}: expected different coordinates along one axis, got shape {read.shape}.")
+    if read.ndim != 1 or not len(read):
+        raise ValueError(f"{label}: expected coordinates along one axis, got shape {read.shape}.")
+    places, counts = np.unique(read, return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(
+            f"{label}: expected every coordinate once, got {places[counts > 1][:3].tolist()} several times. Several "
+            "values at one place need a plate of their own in the model."
+        )
     placed = on_places(read, grid)
     outside = (placed < grid[0]) | (placed > grid[-1]) | ~np.isfinite(read)
     if outside.any():

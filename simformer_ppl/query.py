@@ -165,10 +165,13 @@ class Query:
         Raises
         ------
         ValueError
-            If a covariate is not given; a latent site is discrete, or deterministic without noise of its own (see
-            :class:`~simformer_ppl.structure.sites.Deterministic`); intervals are given; or no latent site has a value,
-            or one has the wrong shape.
+            If a name is no site of the model; a covariate is not given; a latent site is discrete, or deterministic
+            without noise of its own (see :class:`~simformer_ppl.structure.sites.Deterministic`); intervals are given;
+            or no latent site has a value, or one has the wrong shape.
         """
+        known = {*self.structure.sites, *self.structure.deterministics, *self.structure.nuisances}
+        for name in values.keys() - known:
+            raise ValueError(f"Site '{name}' is not in the model. Expected one of: {', '.join(self.sites)}.")
         named = [name for name in self.latent_sites if name in values]
         if not named:
             self._refuse_density()
@@ -217,6 +220,8 @@ class Query:
 
     def _bounds(self, name: str) -> str:
         lower, upper = self.given.intervals[name]
+        if np.ptp(np.nan_to_num(lower)) or np.ptp(np.nan_to_num(upper)):
+            return f"{np.size(lower)} intervals"
         return f"[{np.min(lower):g}, {np.max(upper):g}]"
 
     @property

@@ -217,23 +217,19 @@ def _over_rows(
         return jax.tree.map(lambda *parts: jnp.stack(parts), *rows)
 
 
-def _parts(model: Any) -> tuple[list[str], list[Any]]:
+def _parts(model: Any, seen: tuple[Any, ...] = ()) -> tuple[list[str], list[Any]]:
     """Code of a model, and what it holds: arguments of a partial, variables of a closure, attributes of an object."""
     if isinstance(model, partial):
-        code, held = _parts(model.func)
+        code, held = _parts(model.func, seen)
         return code, [*held, model.args, model.keywords]
     if not hasattr(model, "__code__"):
         call = type(model).__call__
         code = [_content(call.__code__)] if hasattr(call, "__code__") else []
         return code, [vars(model)] if hasattr(model, "__dict__") else []
     cells = [_cell(cell) for cell in model.__closure__ or ()]
-    inner = [_parts(cell) for cell in cells if hasattr(cell, "__code__") and cell is not model]
-    held = [
-        cells,
-        model.__defaults__ or (),
-        model.__kwdefaults__ or {},
-        *(part for _, parts in inner for part in parts),
-    ]
+    seen = (*seen, model)  # functions may hold each other
+    inner = [_parts(cell, seen) for cell in cells if hasattr(cell, "__code__") and cell not in seen]
+    held = [cells, model.__defaults__, model.__kwdefaults__, *(part for _, parts in inner for part in parts)]
     return [_content(model.__code__), *(text for codes, _ in inner for text in codes)], held
 
 

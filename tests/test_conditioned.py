@@ -306,3 +306,13 @@ def test_density_is_divided_by_the_acceptance_of_a_support_that_depends_on_anoth
     width = np.linspace(1e-3, 1.1 - 1e-4, 400)
     density = np.exp(zoo.condition(given).log_prob({"width": width}))
     assert abs(np.trapezoid(density, width) - 1) < 0.1
+
+
+def test_a_density_of_a_misspelt_site_is_refused(chain):
+    with pytest.raises(ValueError, match=r"Site 'c' is not in the model\. Expected one of: a, b, y"):
+        chain.condition(y=Y).log_prob({"a": 0.0, "c": 0.0})
+
+
+def test_intervals_of_several_scalars_are_told_as_such(chain):
+    assert repr(chain.condition(y=Y, b=above([0.0, 1.0, 2.0]))) == "p(a, b | y, b in 3 intervals)"
+    assert repr(chain.condition(y=Y, b=above(0.0))) == "p(a, b | y, b in [0, inf])"

@@ -339,7 +339,7 @@ def test_far_values_are_warned_of_at_any_times():
     ("value", "told"),
     [
         (given([0.5, 2.5], [0.0, 0.0]), r"Site 'y': expected coordinates from 0 to 2.*got \[2.5\]"),
-        (given([0.5, 0.5], [0.0, 0.0]), "Site 'y': expected different coordinates"),
+        (given([0.5, 0.5], [0.0, 0.0]), r"Site 'y': expected every coordinate once, got \[0.5\] several times"),
         (np.zeros(5), r"Site 'y': expected shape \(21,\)"),
         (above(0.0), "Site 'y' is a function of 'time': expected values"),
     ],

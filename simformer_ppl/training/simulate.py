@@ -1,5 +1,6 @@
 """Draw simulations from a NumPyro model, side by side where asked."""
 
+import logging
 import pickle
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
@@ -108,6 +109,7 @@ def run_chunk(replay: Replay | bytes, numbers: np.ndarray, implementation: str, 
     if isinstance(replay, bytes):
         replay = _loaded(replay)
     keys = jax.random.wrap_key_data(jnp.asarray(numbers), impl=implementation)
+    logging.getLogger("jax._src.callback").addFilter(_is_no_failure)  # what failed is told once, by us
     try:
         return Simulations(jax.device_get(replay.simulations(keys, names)), [])
     except Exception as error:  # of a simulator that is not ours
@@ -117,6 +119,11 @@ def run_chunk(replay: Replay | bytes, numbers: np.ndarray, implementation: str, 
             halves = [run_chunk(replay, part, implementation, names) for part in (numbers[:middle], numbers[middle:])]
             return _join(halves)
     return _join([_run_one(replay, key, names) for key in keys])
+
+
+def _is_no_failure(record: logging.LogRecord) -> bool:
+    """JAX logs the whole traceback of every callback that fails, and raises it too."""
+    return "callback failed" not in record.getMessage()
 
 
 def _run_all(
