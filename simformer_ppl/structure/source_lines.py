@@ -9,6 +9,8 @@ from typing import Any
 
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")})
+_INSTALLED = f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}"
+"""In paths of libraries that another environment lends to this one."""
 
 
 def line_of_equation(eqn: Any) -> str | None:
@@ -28,6 +30,6 @@ def _innermost(frames: Iterable[tuple[str, int | None]]) -> str | None:
     for name, line in frames:
         if name.startswith(_PACKAGE):
             return None
-        if not name.startswith(_LIBRARIES) and not name.startswith("<frozen"):
+        if not name.startswith((*_LIBRARIES, "<frozen")) and not any(part in name for part in _INSTALLED):
             return f"{Path(name).name}:{line}"
     return None

@@ -11,6 +11,7 @@ import pytest
 from numpyro.contrib.control_flow import scan
 
 from simformer_ppl.structure import trace_structure
+from simformer_ppl.structure.source_lines import _innermost
 
 sample, plate = numpyro.sample, numpyro.plate
 
@@ -107,3 +108,8 @@ def test_a_branch_in_python_is_dense_and_says_where():
     with pytest.warns(UserWarning, match=line_of("if x > 0.5:")):
         structure = trace_structure(model)
     assert line_of("if x > 0.5:") in structure.info[0] and line_of("if x > 0.5:") in structure.explain("z", "x")
+
+
+def test_libraries_of_other_environments_are_no_models():
+    frames = [("/cache/archive/lib/python3.12/site-packages/jax/_src/util.py", 213), ("/home/ann/study.py", 44)]
+    assert _innermost(frames) == "study.py:44"
