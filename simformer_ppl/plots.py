@@ -1,4 +1,4 @@
-"""Pictures of answers: against the prior, as functions, and in pairs beside a known truth."""
+"""Pictures of answers: against the prior, as functions, in pairs beside a known truth; and of what a question masks."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -8,6 +8,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import ArrayLike
 from matplotlib.axes import Axes
+
+from simformer_ppl.conditioned import ConditionedDistribution
 
 _LEVELS = (0.5, 0.9)
 _GROUPS = ("posterior", "posterior_predictive", "prior", "prior_predictive")
@@ -173,6 +175,55 @@ def plot_function(
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, fontsize=8)
     return ax
+
+
+def plot_mask(asked: ConditionedDistribution, *, ax: Axes | None = None) -> Axes:
+    """Draw which token attends to which in a question, by the graph of the model: ``attention="moral"``.
+
+    Parameters
+    ----------
+    asked
+        Of ``simformer.condition(...)``.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    The axes; a row attends to the columns that are marked.
+
+    Raises
+    ------
+    ValueError
+        If a function is given, whose tokens are the points that are asked for, or the conditions of a batch differ in
+        what is missing.
+
+    Examples
+    --------
+    >>> import jax, numpyro, numpyro.distributions as dist
+    >>> from simformer_ppl import Simformer
+    >>> def model():
+    ...     mu = numpyro.sample("mu", dist.Normal())
+    ...     with numpyro.plate("school", 3):
+    ...         numpyro.sample("y", dist.Normal(mu, 1))
+    >>> simformer = Simformer(model).fit(jax.random.key(0), 100, num_steps=2, progress_bar=False)
+    >>> plot_mask(simformer.condition(y=[0.3, np.nan, -0.1])).get_title()
+    'p(mu, y[1 of 3] | y[2 of 3])'
+    """
+    given = np.zeros(asked.structure.num_tokens, bool)
+    for name, value in asked.given.values.items():
+        if name in asked.given.coordinates:
+            raise ValueError(
+                f"Site '{name}' is a function: its tokens are the points that are asked for, not the grid's."
+            )
+        site = asked.structure.sites[name]
+        seen = ~np.isnan(np.asarray(value)).reshape(-1, site.size)
+        if (seen != seen[0]).any():
+            raise ValueError(f"Site '{name}': other elements are missing in each condition of a batch. Expected one.")
+        tokens = given[site.token_slice]
+        tokens[:] = seen[0] if len(tokens) == site.size else True
+    drawn = asked.structure.plot("matrix", conditioned=given, ax=ax)
+    drawn.set_title(repr(asked), fontsize=10)
+    return drawn
 
 
 def _group(draws: xr.DataTree, name: str) -> xr.DataTree:

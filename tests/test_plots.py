@@ -3,10 +3,13 @@
 import arviz as az
 import matplotlib.pyplot as plt
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 import xarray as xr
 
-from simformer_ppl.plots import plot_function, plot_pair, plot_prior_posterior
+from simformer_ppl.plots import plot_function, plot_mask, plot_pair, plot_prior_posterior
+from tests.conftest import untrained
 
 TIME = np.array([0.0, 0.25, 1.0])
 
@@ -75,3 +78,23 @@ def test_bands_are_quantiles_and_points_what_is_given():
         plot_function(tree, "g")
     with pytest.raises(ValueError, match=r"has the dims \['time'\]: expected one, 'place'"):
         plot_function(tree, "f", dim="place")
+
+
+def two_groups():
+    mu = numpyro.sample("mu", dist.Normal())
+    with numpyro.plate("n", 3):
+        theta = numpyro.sample("theta", dist.Normal(mu, 1))
+        numpyro.sample("y", dist.Normal(theta, 1))
+
+
+def test_a_mask_is_that_of_what_is_given():
+    simformer = untrained(two_groups)
+    structure = simformer.structure
+    given = structure.given_tokens(["mu", "y"])
+    given[structure.tokens.index("y[1]")] = False
+    ax = plot_mask(simformer.condition(mu=0.3, y=[0.1, np.nan, 0.2]))
+    blank = np.all(ax.images[0].get_array() == np.ones(3), -1)
+    np.testing.assert_array_equal(~blank, structure.attention_mask(given))
+    assert ax.get_title() == "p(theta, y[1 of 3] | mu, y[2 of 3])"
+    with pytest.raises(ValueError, match="Site 'y': other elements are missing in each condition"):
+        plot_mask(simformer.condition(y=[[0.1, np.nan, 0.2], [0.1, 0.2, np.nan]]))
