@@ -19,6 +19,7 @@ from simformer_ppl.inference_data import to_inference_data
 from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.labelled_arrays import align
 from simformer_ppl.numpyro_distribution import LatentDistribution
+from simformer_ppl.progress import progress
 from simformer_ppl.query import Query
 from simformer_ppl.restrictions import read_constraint, read_prior
 from simformer_ppl.structure import ModelStructure, Site
@@ -185,6 +186,7 @@ class ConditionedDistribution(Query):
         predictive: bool = False,
         sites: Collection[str] | None = None,
         at: Mapping[str, ArrayLike] | None = None,
+        progress_bar: bool = True,
     ) -> xr.DataTree:
         """Draw as an ArviZ InferenceData.
 
@@ -206,6 +208,8 @@ class ConditionedDistribution(Query):
             Those to draw, all that are not given by default; others are left out, and marginalised.
         at
             Coordinates by continuous dim where functions are asked for; where they were simulated by default.
+        progress_bar
+            Shows the progress of what takes longer than seconds.
 
         Returns
         -------
@@ -226,10 +230,11 @@ class ConditionedDistribution(Query):
         draw_key, replay_key = jax.random.split(rng_key)
         # the model needs all that it reads
         drawn = self.of_sites(None, at) if predictive else asked
-        values, restricted = drawn._draw_all(draw_key, (num_samples,), steps)
-        stats, notes = self._sample_stats(restricted, num_samples)
-        if log_prob:
-            stats["lp"] = np.asarray(asked.log_prob(values))
+        with progress("sample", progress_bar):
+            values, restricted = drawn._draw_all(draw_key, (num_samples,), steps)
+            stats, notes = self._sample_stats(restricted, num_samples)
+            if log_prob:
+                stats["lp"] = np.asarray(asked.log_prob(values))
         replicates = drawn._replicates(replay_key, values) if predictive else None
         attrs = {"sampling_time": time.perf_counter() - started, "num_steps": steps}
         return asked._lay_out(values, num_chains, attrs, stats, notes, predictive=replicates)
@@ -242,6 +247,7 @@ class ConditionedDistribution(Query):
         num_chains: int = 4,
         num_steps: int | None = None,
         predictive: bool = False,
+        progress_bar: bool = True,
     ) -> xr.DataTree:
         """Draw, and correct the draws by the model's own density, where it is known.
 
@@ -251,7 +257,7 @@ class ConditionedDistribution(Query):
 
         Parameters
         ----------
-        rng_key, num_samples, num_chains, num_steps, predictive
+        rng_key, num_samples, num_chains, num_steps, predictive, progress_bar
             As of :meth:`sample`.
 
         Returns
@@ -271,7 +277,8 @@ class ConditionedDistribution(Query):
         self._refuse_density()
         started = time.perf_counter()
         draw_key, replay_key = jax.random.split(rng_key)
-        corrected = corrected_draws(self, draw_key, num_samples, num_steps)
+        with progress("importance_resample", progress_bar):
+            corrected = corrected_draws(self, draw_key, num_samples, num_steps)
         stats = {"log_weight": corrected.log_weight}
         notes: dict[str, Any] = {"route": "importance resampling"}
         for name in ("pareto_k", "effective_sample_size"):

@@ -1,7 +1,7 @@
 """The learned joint distribution over channels: draws and densities of any conditional, compiled once per shape."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -19,6 +19,7 @@ from simformer_ppl.diffusion.density import estimated_log_density, even_levels, 
 from simformer_ppl.diffusion.process import Condition, Process, denoiser
 from simformer_ppl.diffusion.samplers import ADAMS, Sampler
 from simformer_ppl.network import Simformer
+from simformer_ppl.progress import tracked
 from simformer_ppl.row_counts import rows_of_program
 from simformer_ppl.tokens.attention import AttentionFunction
 from simformer_ppl.tokens.layout import TokenLayout
@@ -242,10 +243,14 @@ def _in_chunks(
         )
         parts = jax.lax.map(lambda args: function(joint, *args), (keys, *chunked, masks))
         return parts.reshape(count * size, *parts.shape[2:])[:total]
-    first = chunk(0)  # compiles, once
+    return jnp.concatenate(list(tracked(_side_by_side(chunk, count), size, count)))[:total]
+
+
+def _side_by_side(chunk: Callable[[int], Array], count: int) -> Iterator[Array]:
+    """Several calls at a time, in their order."""
+    yield jax.block_until_ready(chunk(0))  # compiles, once
     with ThreadPoolExecutor(_calls_at_a_time()) as pool:
-        rest = list(pool.map(lambda index: jax.block_until_ready(chunk(index)), range(1, count)))
-    return jnp.concatenate([first, *rest])[:total]
+        yield from pool.map(lambda index: jax.block_until_ready(chunk(index)), range(1, count))
 
 
 def chunk_size(num_tokens: int) -> int:

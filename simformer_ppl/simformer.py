@@ -28,6 +28,7 @@ from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.labelled_arrays import dataset_to_arrays, simulations_to_dataset
 from simformer_ppl.naming import check_coords, resolve_dims
 from simformer_ppl.network import Embedding, NetworkConfig, read_embedding
+from simformer_ppl.progress import progress
 from simformer_ppl.replay import Replay
 from simformer_ppl.same_laws import refuse_other_laws
 from simformer_ppl.sequences import Sequences
@@ -550,6 +551,7 @@ class Simformer:
         num_draws: int = 100,
         sites: Collection[str] | None = None,
         at: Mapping[str, Any] | None = None,
+        progress_bar: bool = True,
     ) -> Calibration:
         """Check a kind of question on fresh simulations: true values should fall anywhere among the draws.
 
@@ -571,6 +573,8 @@ class Simformer:
             Those to ask for, all others by default.
         at
             Coordinates by continuous dim at which functions are asked for, among those where they are simulated.
+        progress_bar
+            Shows the progress of what takes longer than seconds.
 
         Returns
         -------
@@ -597,23 +601,29 @@ class Simformer:
             raise ValueError(f"at: '{dim}' is a site. Expected coordinates by continuous dim.")
         masks = read_given(self.structure, given)
         simulate_key, ask_key = jax.random.split(rng_key)
-        simulated = self.simulate(simulate_key, num_simulations)
+        simulated = self.simulate(simulate_key, num_simulations, progress_bar=progress_bar)
         values = {name: simulated[name].values for name in self.structure.sites}
         count = simulated.sizes["simulation"]
         finite = np.all([np.isfinite(value.reshape(count, -1)).all(1) for value in values.values()], 0)
         values = {name: value[finite] for name, value in values.items()}
         ask = lambda given: self.condition(given).of_sites(sites, at)  # noqa: E731
         labels = {**self.coords, **(at or {})}, resolve_dims(self.structure, self.dims)
-        return calibrate(ask, values, masks, *labels, ask_key, num_draws)
+        with progress("calibrate", progress_bar):
+            return calibrate(ask, values, masks, *labels, ask_key, num_draws)
 
     def check(
-        self, rng_key: PRNGKeyArray, *, num_simulations: int = 500, num_draws: int = 100
+        self,
+        rng_key: PRNGKeyArray,
+        *,
+        num_simulations: int = 500,
+        num_draws: int = 100,
+        progress_bar: bool = True,
     ) -> dict[str, Calibration]:
         """Print how the posterior, the likelihood and the joint distribution are calibrated, and return it.
 
         Parameters
         ----------
-        rng_key, num_simulations, num_draws
+        rng_key, num_simulations, num_draws, progress_bar
             As of :meth:`calibrate`.
         """
         sites = {name: site for name, site in self.structure.sites.items() if not site.is_covariate}
@@ -624,7 +634,9 @@ class Simformer:
         asked = {kind: given for kind, given in patterns.items() if asked_for - set(given)}
         keys = jax.random.split(rng_key, len(asked))
         found = {
-            kind: self.calibrate(key, given, num_simulations=num_simulations, num_draws=num_draws)
+            kind: self.calibrate(
+                key, given, num_simulations=num_simulations, num_draws=num_draws, progress_bar=progress_bar
+            )
             for key, (kind, given) in zip(keys, asked.items(), strict=True)
         }
         print("\n\n".join(map(repr, found.values())))

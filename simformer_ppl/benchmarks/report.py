@@ -36,13 +36,15 @@ def report(rows: Sequence[Row]) -> str:
     parts = []
     if runs:
         cells = _by_variant(runs)
-        parts += [_scores(cells, tasks) for tasks in (POSTERIORS, CONDITIONALS) if {r["task"] for r in runs} & {*tasks}]
-        parts += [f"Published: {SOURCE}, from simulations alone.", _table(_RUN, runs)]
-    parts += [_samplers([row for row in rows if "sampler" in row])]
-    for columns, key in ((_COMPARED, "method"), (_ASKED, "asked"), (_SPEED, "measured")):
+        scores = [_scores(cells, tasks) for tasks in (POSTERIORS, CONDITIONALS) if {r["task"] for r in runs} & {*tasks}]
+        parts += ["### C2ST", *scores, f"Published: {SOURCE}, from simulations alone."]
+        parts += ["### Every run", _table(_RUN, runs)]
+    sampled = [row for row in rows if "sampler" in row]
+    parts += ["### Evaluations", _samplers(sampled)] if sampled else []
+    for title, columns, key in _TABLES:
         chosen = [row for row in rows if key in row]
-        parts += [_table(columns, chosen)] if chosen else []
-    return "\n\n".join(part for part in parts if part) + "\n"
+        parts += [f"### {title}", _table(columns, chosen)] if chosen else []
+    return "\n\n".join(parts) + "\n"
 
 
 def variant(row: Row) -> str:
@@ -171,6 +173,9 @@ _SPEED: dict[str, Callable[[Row], str]] = {
     "seconds": _optional("seconds"),
     "device": lambda r: r["device"],
 }
+
+_TABLES = (("Methods compared", _COMPARED, "method"), ("Questions", _ASKED, "asked"), ("Devices", _SPEED, "measured"))
+"""Title, columns, and the key that rows of it have."""
 
 
 def _table(columns: dict[str, Callable[[Row], str]], rows: Sequence[Row]) -> str:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from simformer_ppl.replay import FEWEST_ROWS, Replay
 from simformer_ppl.training.checkpoint import fingerprint
