@@ -19,6 +19,7 @@ def execute(name: str) -> None:
     notebook = jupytext.read(HERE.parent / "examples" / f"{name}.py")
     with tempfile.TemporaryDirectory() as folder:
         NotebookClient(notebook, timeout=None, resources={"metadata": {"path": folder}}).execute()
+    notebook.metadata = {"language_info": {"name": "python"}}
     for number, cell in enumerate(notebook.cells):
         cell.id, cell.metadata = f"cell-{number}", {}
         if cell.cell_type == "code":

@@ -7,7 +7,7 @@
 # 2. calibration shows a network that has been trained too briefly, and passes one that has not,
 # 3. the model's own density, where it is known, corrects the draws, and tells how far it had to.
 #
-# About three minutes on one CPU core. Pictures go to `checking/` below the working directory.
+# About five minutes on one CPU core. Pictures go to `checking/` below the working directory.
 
 # %%
 import warnings

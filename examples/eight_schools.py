@@ -56,6 +56,9 @@ def model(standard_error, y=None):
 
 # %%
 simformer = Simformer(model, (standard_error,), coords={"school": schools}, dims={"standard_error": ["school"]})
+simformer  # noqa: B018  (a notebook shows it as a table)
+
+# %%
 print(simformer)
 
 figure, axes = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")

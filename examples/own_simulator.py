@@ -25,6 +25,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from simformer_ppl import Simformer
+from simformer_ppl.plots import plot_pair, plot_prior_posterior
 
 folder = Path("own_simulator")
 folder.mkdir(exist_ok=True)
@@ -94,8 +95,6 @@ print("reported:", cases)
 posterior = simformer.condition(cases=cases)
 idata = posterior.sample(jax.random.key(2), 2_000, predictive=True)
 print(az.summary(idata, kind="stats"))
-
-from simformer_ppl.plots import plot_pair, plot_prior_posterior  # noqa: E402
 
 plot_pair(idata, truth, marginal=True).savefig(folder / "pair.png")
 prior = simformer.condition().sample(jax.random.key(3), 2_000)

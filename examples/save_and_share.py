@@ -8,7 +8,7 @@
 # 3. kept from the wrong model,
 # 4. and its draws are written as NetCDF, for whoever uses ArviZ.
 #
-# About a minute on one CPU core. Files go to `save_and_share/` below the working directory.
+# About two minutes on one CPU core. Files go to `save_and_share/` below the working directory.
 
 # %%
 import shutil

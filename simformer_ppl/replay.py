@@ -59,12 +59,19 @@ class Replay:
         """
         return _over_rows(partial(self._sites_of_rows, names=names), self._sites_of_row, rng_keys, dict(values), names)
 
-    def simulations(self, rng_keys: PRNGKeyArray, names: tuple[str, ...]) -> dict[str, Array]:
-        """Values of some sites in as many runs as there are keys; of few, no more are run than asked."""
-        if len(rng_keys) > FEWEST_ROWS:
-            return self.sites(rng_keys, {}, names)
-        rows = partial(self._sites_of_rows, names=names)
-        return _over_rows(rows, self._sites_of_row, rng_keys, {}, names, padded=False)
+    def simulations(
+        self, rng_keys: PRNGKeyArray, names: tuple[str, ...]
+    ) -> tuple[dict[str, Array], dict[str, Bool[Array, " rows"]]]:
+        """Values of some sites in as many runs as there are keys; of few, no more are run than asked.
+
+        Returns
+        -------
+        Arrays with the leading axis of rows; and for every discrete site, whose draws cannot be NaN, whether a
+        parameter of its law is.
+        """
+        rows = partial(self._simulations_of_rows, names=names)
+        padded = len(rng_keys) > FEWEST_ROWS
+        return _over_rows(rows, self._simulation_of_row, rng_keys, {}, names, padded=padded)
 
     def identity(self) -> tuple[str, list[Any]]:
         """The model's own code, and the numbers among its arguments: equal for equal models, as far as these tell."""
@@ -74,9 +81,11 @@ class Replay:
         leaves = jax.tree.leaves((self.model_args, dict(self.model_kwargs), laws, held))
         return str(code + kinds), [leaf for leaf in leaves if isinstance(leaf, _NUMBERS)]
 
-    def simulation(self, rng_key: PRNGKeyArray, names: tuple[str, ...]) -> dict[str, Array]:
-        """Values of some sites in one run of the model, which is not compiled."""
-        return self._sites_of_row(rng_key, {}, names)
+    def simulation(
+        self, rng_key: PRNGKeyArray, names: tuple[str, ...]
+    ) -> tuple[dict[str, Array], dict[str, Bool[Array, ""]]]:
+        """As :meth:`simulations`, of one run of the model, which is not compiled."""
+        return self._simulation_of_row(rng_key, {}, names)
 
     def inside(self, values: Mapping[str, Array], names: tuple[str, ...]) -> Bool[Array, " rows"]:
         """Whether every one of the named sites lies in its support given the other values.
@@ -153,6 +162,14 @@ class Replay:
         trace = self._trace(rng_key, row)
         return {name: trace[name]["value"] for name in names}
 
+    def _simulation_of_row(
+        self, rng_key: PRNGKeyArray, row: Mapping[str, Array], names: tuple[str, ...]
+    ) -> tuple[dict[str, Array], dict[str, Bool[Array, ""]]]:
+        trace = self._trace(rng_key, row)
+        drawn = {name: site for name, site in trace.items() if site["type"] == "sample" and not is_factor(site["fn"])}
+        discrete = {name: site["fn"] for name, site in drawn.items() if jnp.asarray(site["value"]).dtype.kind in "iub"}
+        return {name: trace[name]["value"] for name in names}, {n: _is_undefined(law) for n, law in discrete.items()}
+
     def _inside_of_row(
         self, rng_key: PRNGKeyArray, row: Mapping[str, Array], names: tuple[str, ...]
     ) -> Bool[Array, ""]:
@@ -174,6 +191,10 @@ class Replay:
         return jax.vmap(partial(self._sites_of_row, names=names))(keys, values)
 
     @partial(jax.jit, static_argnums=0, static_argnames="names")
+    def _simulations_of_rows(self, keys: PRNGKeyArray, values: Mapping[str, Array], names: tuple[str, ...]) -> Any:
+        return jax.vmap(partial(self._simulation_of_row, names=names))(keys, values)
+
+    @partial(jax.jit, static_argnums=0, static_argnames="names")
     def _inside_of_rows(self, keys: PRNGKeyArray, values: Mapping[str, Array], names: tuple[str, ...]) -> Any:
         return jax.vmap(partial(self._inside_of_row, names=names))(keys, values)
 
@@ -181,6 +202,13 @@ class Replay:
 def _law(trace: dict[str, Any], name: str) -> Any:
     """Distribution of a site; that of its observed part, where NumPyro has split it by an ``obs_mask``."""
     return trace[name if "fn" in trace[name] and trace[name]["type"] == "sample" else f"{name}_observed"]["fn"]
+
+
+def _is_undefined(law: Any) -> Bool[Array, ""]:
+    """Whether a parameter of a law is NaN."""
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(law)]
+    missing = [jnp.isnan(leaf).any() for leaf in leaves if leaf.dtype.kind == "f"]
+    return jnp.stack(missing).any() if missing else jnp.zeros((), bool)
 
 
 def _in_chunks(vectorised: Callable, keys: PRNGKeyArray, values: dict[str, Array]) -> Any:

@@ -46,10 +46,10 @@ def keep_finite(
 
 
 def tell_errors(errors: list[str], total: int, folder: str | Path | None) -> None:
-    """Warn of simulations that raised errors, or raise one if they are too many."""
+    """Warn of simulations that failed, or raise an error if they are too many."""
     if errors:
         advice = "check the simulator" + ("" if folder is None else f", and empty {folder}")
-        _leave_out(len(errors), total, f"raise an error, the first: {errors[0]}.", advice)
+        _leave_out(len(errors), total, f"fail, the first: {errors[0]}.", advice)
 
 
 def _leave_out(lost: int, total: int, what: str, advice: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Bool, PRNGKeyArray
 from tqdm.auto import tqdm
 
 from simformer_ppl.replay import FEWEST_ROWS, Replay
@@ -111,7 +111,7 @@ def run_chunk(replay: Replay | bytes, numbers: np.ndarray, implementation: str, 
     keys = jax.random.wrap_key_data(jnp.asarray(numbers), impl=implementation)
     logging.getLogger("jax._src.callback").addFilter(_is_no_failure)  # what failed is told once, by us
     try:
-        return Simulations(jax.device_get(replay.simulations(keys, names)), [])
+        return _defined(*jax.device_get(replay.simulations(keys, names)))
     except Exception as error:  # of a simulator that is not ours
         _raise_if_interrupted(error)
         if len(keys) > FEWEST_ROWS:
@@ -152,13 +152,23 @@ def _run_all(
 
 def _run_one(replay: Replay, rng_key: PRNGKeyArray, names: tuple[str, ...]) -> Simulations:
     try:
-        values = jax.device_get(replay.simulation(rng_key, names))
+        one = jax.device_get(replay.simulation(rng_key, names))
     except Exception as error:
         _raise_if_interrupted(error)
         told = str(error).strip().splitlines() or [""]
         # JAX tells the whole way to an error of a callback, which comes last
         return Simulations({}, [told[-1] if len(told) > 1 else f"{type(error).__name__}: {told[0]}"])
-    return Simulations({name: np.asarray(value)[None] for name, value in values.items()}, [])
+    return _defined(*jax.tree.map(lambda value: np.asarray(value)[None], one))
+
+
+def _defined(values: dict[str, np.ndarray], undefined: Mapping[str, Bool[np.ndarray, " rows"]]) -> Simulations:
+    """Without the simulations in which a discrete site has a law of NaN, as one has after a simulator that failed."""
+    errors: list[str] = []
+    lost = np.zeros(len(next(iter(values.values()))), bool)
+    for name, rows in undefined.items():
+        errors += [f"the law of site '{name}' has a parameter that is NaN"] * int((rows & ~lost).sum())
+        lost |= rows
+    return Simulations({name: array[~lost] for name, array in values.items()}, errors)
 
 
 def _join(parts: list[Simulations]) -> Simulations:

@@ -76,7 +76,7 @@ def test_what_processes_cannot_find_is_told():
 def test_simulations_that_raise_errors_are_left_out(executor, caplog):
     every, some = (Simformer(Simulator(limit).model) for limit in (np.inf, 1.5))
     complete = every.simulate(KEY, 100)
-    with pytest.warns(RuntimeWarning, match=r"of 100 simulations raise an error, the first: .*no solution for x"):
+    with pytest.warns(RuntimeWarning, match=r"of 100 simulations fail, the first: .*no solution for x"):
         if executor:
             with ThreadPoolExecutor(executor) as pool:
                 left = some.simulate(KEY, 100, executor=pool)
@@ -89,9 +89,23 @@ def test_simulations_that_raise_errors_are_left_out(executor, caplog):
     assert not caplog.records  # told once, in the warning
 
 
+def test_counts_of_a_simulator_that_returns_nan_are_left_out():
+    def model():
+        x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+        rate = jnp.where(x > 1.0, jnp.nan, jnp.exp(x))  # no solution there
+        numpyro.sample("counts", dist.Poisson(rate))
+        numpyro.sample("label", dist.Categorical(probs=jnp.stack([rate, 1.0]) / (rate + 1.0)))
+
+    message = r"of 400 simulations fail, the first: the law of site 'counts' has a parameter that is NaN"
+    with pytest.warns(RuntimeWarning, match=message):
+        left = Simformer(model).simulate(KEY, 400)
+    assert left.sizes["simulation"] < 400 and float(left["x"].max()) <= 1.0
+    assert set(np.unique(left["label"])) == {0, 1} and (left["counts"] >= 0).all()
+
+
 def test_a_simulator_that_mostly_fails_is_refused():
     simformer = Simformer(Simulator(-0.5).model)
-    with pytest.raises(ValueError, match=r"of 100 simulations raise an error.*Expected at most 50%; check the simula"):
+    with pytest.raises(ValueError, match=r"of 100 simulations fail.*Expected at most 50%; check the simula"):
         simformer.simulate(KEY, 100)
 
 
@@ -137,9 +151,9 @@ def test_an_interrupt_in_a_callback_is_one():
 
 def test_calibration_goes_without_what_fails():
     simformer = Simformer(Simulator(1.5).model, network=NetworkConfig(width=8, depth=1, heads=1))
-    with pytest.warns(RuntimeWarning, match="raise an error"):
+    with pytest.warns(RuntimeWarning, match="simulations fail"):
         simformer.fit(KEY, 200, num_steps=2, progress_bar=False)
-    with pytest.warns(RuntimeWarning, match="raise an error"):
+    with pytest.warns(RuntimeWarning, match="simulations fail"):
         calibration = simformer.calibrate(KEY, num_simulations=60, num_draws=50)
     assert 40 < calibration.num_simulations < 60
 
