@@ -471,8 +471,17 @@ class ConditionedDistribution(Query):
         name = next(iter(values))
         leading = values[name].shape[: values[name].ndim - len(self.sites[name].shape)]
         rows = {name: value.reshape(-1, *self.sites[name].shape) for name, value in held.items()}
-        results = self.replay.sites(jax.random.split(rng_key, math.prod(leading)), rows, wanted)
-        return {name: np.asarray(value).reshape(leading + value.shape[1:]) for name, value in results.items()}
+        results, undefined = self.replay.simulations(jax.random.split(rng_key, math.prod(leading)), wanted, rows)
+        failed = np.any([np.asarray(each) for each in undefined.values()], 0) if undefined else np.zeros(0, bool)
+        told = {name: _without(np.asarray(value), failed) for name, value in results.items()}
+        return {name: value.reshape(leading + value.shape[1:]) for name, value in told.items()}
+
+
+def _without(values: np.ndarray, failed: Bool[np.ndarray, " rows"]) -> np.ndarray:
+    """NaN for whole numbers of runs that failed, which no integer can say."""
+    if values.dtype.kind not in "iu" or not failed.any():
+        return values
+    return np.where(failed.reshape(-1, *[1] * (values.ndim - 1)), np.nan, values)
 
 
 def _check_chains(num_samples: int, num_chains: int) -> None:

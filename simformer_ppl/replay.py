@@ -60,9 +60,9 @@ class Replay:
         return _over_rows(partial(self._sites_of_rows, names=names), self._sites_of_row, rng_keys, dict(values), names)
 
     def simulations(
-        self, rng_keys: PRNGKeyArray, names: tuple[str, ...]
+        self, rng_keys: PRNGKeyArray, names: tuple[str, ...], values: Mapping[str, Array] | None = None
     ) -> tuple[dict[str, Array], dict[str, Bool[Array, " rows"]]]:
-        """Values of some sites in as many runs as there are keys; of few, no more are run than asked.
+        """As :meth:`sites`, and what failed; of few rows, no more are run than asked.
 
         Returns
         -------
@@ -71,7 +71,7 @@ class Replay:
         """
         rows = partial(self._simulations_of_rows, names=names)
         padded = len(rng_keys) > FEWEST_ROWS
-        return _over_rows(rows, self._simulation_of_row, rng_keys, {}, names, padded=padded)
+        return _over_rows(rows, self._simulation_of_row, rng_keys, dict(values or {}), names, padded=padded)
 
     def identity(self) -> tuple[str, list[Any]]:
         """The model's own code, and the numbers among its arguments: equal for equal models, as far as these tell."""

@@ -1,6 +1,8 @@
 """Draws in ArviZ's schema: every variable in its group, under its dims, on disk as in memory."""
 
 import arviz as az
+import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -11,6 +13,7 @@ from numpyro.handlers import scope
 from simformer_ppl.inference_data import to_inference_data
 from simformer_ppl.labelled_arrays import dataset_to_arrays, simulations_to_dataset
 from simformer_ppl.structure import trace_structure
+from tests.conftest import untrained
 
 NUM_SAMPLES = 40
 
@@ -336,3 +339,16 @@ def test_a_summary_names_the_scalars_right():
     means = az.summary(tree, group=next(iter(tree.children)), round_to=None)["mean"].astype(float)
     found = [means[f"score[{person}, {item}]"] for person in coords["person"] for item in coords["item"]]
     np.testing.assert_allclose(found, range(6), atol=0.05)
+
+
+def test_counts_of_runs_that_failed_are_missing():
+    def model(counts=None):
+        rate = numpyro.sample("rate", dist.Uniform(0.0, 2.0))
+        numpyro.sample("counts", dist.Poisson(jnp.where(rate > 1.5, jnp.nan, rate)), obs=counts)
+
+    with pytest.warns(RuntimeWarning, match="simulations fail"):
+        simformer = untrained(model)
+    tree = simformer.condition(counts=1).sample(jax.random.key(0), 200, predictive=True)
+    failed = tree.posterior["rate"].values > 1.5
+    assert 0 < failed.sum() < 200
+    np.testing.assert_array_equal(np.isnan(tree.posterior_predictive["counts"].values), failed)
