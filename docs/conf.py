@@ -21,6 +21,8 @@ nb_execution_mode = "off"  # docs/execute.py has run them
 exclude_patterns = ["_build", "benchmarks"]
 html_theme = "pydata_sphinx_theme"
 html_title = "simformer_ppl"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 html_theme_options = {
     "header_links_before_dropdown": 7,
     "show_prev_next": False,

@@ -41,7 +41,7 @@ PROGRAM = """
 import json, logging, jax, numpy as np, numpyro, numpyro.distributions as dist
 from simformer_ppl import Simformer
 
-logging.basicConfig(format="%(name)s: %(message)s")
+logging.basicConfig(format="%(name)s: %(message)s", force=True)
 logging.getLogger("simformer_ppl").setLevel(logging.INFO)
 
 
@@ -52,7 +52,8 @@ def model(y=None):
 
 
 simformer = Simformer(model).fit(jax.random.key(0), 5_000, num_steps=1_500, progress_bar=False)
-draws = simformer.condition(y=np.full(5, 0.8)).sample(jax.random.key(1), 4_000).posterior["mu"]
+y = np.array([0.3, 1.2, 0.7, 1.5, 0.3])
+draws = simformer.condition(y=y).sample(jax.random.key(1), 4_000).posterior["mu"]
 print(json.dumps({"devices": jax.device_count(), "mean": float(draws.mean()), "sd": float(draws.std())}))
 """
 
@@ -79,7 +80,7 @@ def model(y=None):
 on_gpu = jax.default_backend() == "gpu"
 simformer = Simformer(model)
 simformer.fit(jax.random.key(0), 5_000, num_steps=500, batch_size=1_024 if on_gpu else 64)
-print(simformer.condition(y=np.full(5, 0.8)))
+print(simformer.condition(y=np.array([0.3, 1.2, 0.7, 1.5, 0.3])))
 
 # %% [markdown]
 # `python -m simformer_ppl.benchmarks device` measures steps and draws a second on the device at hand.

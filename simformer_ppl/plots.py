@@ -206,8 +206,8 @@ def plot_mask(asked: ConditionedDistribution, *, ax: Axes | None = None) -> Axes
     ...     with numpyro.plate("school", 3):
     ...         numpyro.sample("y", dist.Normal(mu, 1))
     >>> simformer = Simformer(model).fit(jax.random.key(0), 100, num_steps=2, progress_bar=False)
-    >>> plot_mask(simformer.condition(y=[0.3, np.nan, -0.1])).get_title()
-    'p(mu, y[1 of 3] | y[2 of 3])'
+    >>> plot_mask(simformer.condition(y=[0.3, np.nan, -0.1])).get_xlabel()
+    'p(mu, y[1 of 3] | y[2 of 3]): row attends to column'
     """
     given = np.zeros(asked.structure.num_tokens, bool)
     for name, value in asked.given.values.items():
@@ -222,7 +222,7 @@ def plot_mask(asked: ConditionedDistribution, *, ax: Axes | None = None) -> Axes
         tokens = given[site.token_slice]
         tokens[:] = seen[0] if len(tokens) == site.size else True
     drawn = asked.structure.plot("matrix", conditioned=given, ax=ax)
-    drawn.set_title(repr(asked), fontsize=10)
+    drawn.set_xlabel(f"{asked!r}: {drawn.get_xlabel()}")
     return drawn
 
 

@@ -95,6 +95,6 @@ def test_a_mask_is_that_of_what_is_given():
     ax = plot_mask(simformer.condition(mu=0.3, y=[0.1, np.nan, 0.2]))
     blank = np.all(ax.images[0].get_array() == np.ones(3), -1)
     np.testing.assert_array_equal(~blank, structure.attention_mask(given))
-    assert ax.get_title() == "p(theta, y[1 of 3] | mu, y[2 of 3])"
+    assert ax.get_xlabel().startswith("p(theta, y[1 of 3] | mu, y[2 of 3]): ")
     with pytest.raises(ValueError, match="Site 'y': other elements are missing in each condition"):
         plot_mask(simformer.condition(y=[[0.1, np.nan, 0.2], [0.1, 0.2, np.nan]]))
