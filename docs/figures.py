@@ -13,9 +13,10 @@ from matplotlib.patches import Patch
 
 from simformer_ppl import Simformer
 from simformer_ppl.plots import plot_function, plot_mask, plot_pair, plot_prior_posterior
+from simformer_ppl.structure.plots import GIVEN, LATENT
 
 IMAGES = Path(__file__).parent / "images"
-COLOURS = {"latent": "#3b6fb6", "given": "#e08a2b", "left out": "#e6e6e6"}
+COLOURS = {"latent": LATENT, "given": GIVEN, "left out": "#e6e6e6"}
 
 
 def schools(y=None):
