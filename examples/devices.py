@@ -25,7 +25,7 @@ from simformer_ppl import Simformer
 
 # %% [markdown]
 # ## What there is
-# `pip install "simformer-ppl[cuda]"` brings JAX for NVIDIA GPUs. Where the driver sees a GPU and JAX does not, `fit`
+# `pip install ".[cuda]"`, in a clone, brings JAX for NVIDIA GPUs. Where the driver sees a GPU and JAX does not, `fit`
 # warns; `JAX_PLATFORMS=cpu` says that this is meant. `JAX_PLATFORMS` and `CUDA_VISIBLE_DEVICES` choose among several.
 
 # %%
@@ -51,14 +51,19 @@ def model(y=None):
         numpyro.sample("y", dist.Normal(mu, 0.5), obs=y)
 
 
-simformer = Simformer(model).fit(jax.random.key(0), 5_000, num_steps=1_500, progress_bar=False)
+simformer = Simformer(model).fit(jax.random.key(0), 5_000, num_steps=3_000, progress_bar=False)
 y = np.array([0.3, 1.2, 0.7, 1.5, 0.3])
 draws = simformer.condition(y=y).sample(jax.random.key(1), 4_000).posterior["mu"]
 print(json.dumps({"devices": jax.device_count(), "mean": float(draws.mean()), "sd": float(draws.std())}))
 """
 
+given = os.environ.get("XLA_FLAGS", "")
 for count in (1, 2):
-    flags = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+    flags = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"{given} --xla_force_host_platform_device_count={count}",
+    }
     run = subprocess.run([sys.executable, "-c", PROGRAM], env=flags, capture_output=True, text=True, check=True)
     print(*[line for line in run.stderr.splitlines() if line.startswith("simformer_ppl")], sep="\n")
     print(json.loads(run.stdout.splitlines()[-1]))

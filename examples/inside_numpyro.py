@@ -7,7 +7,8 @@
 # 2. a posterior that is the prior of a second model,
 # 3. a guide that SVI moves to other data.
 #
-# NUTS with learned densities is the long part: see the seconds that are printed. A picture goes to `inside_numpyro/` below the working directory.
+# NUTS with learned densities is the long part: see the seconds that are printed. A picture goes to
+# `inside_numpyro/` below the working directory.
 
 # %%
 import time

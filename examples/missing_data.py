@@ -87,7 +87,7 @@ nuts = MCMC(NUTS(masked), num_warmup=500, num_samples=4_000, progress_bar=False)
 nuts.run(jax.random.key(3))
 for name in ("level", "growth", "own_level", "own_growth"):
     ours, exact = idata.posterior[name].values, np.asarray(nuts.get_samples()[name])
-    ours, exact = ours.reshape(4_000, -1), exact.reshape(4_000, -1)
+    ours, exact = ours.reshape(4_000, -1), exact.reshape(len(exact), -1)
     off = (ours.mean(0) - exact.mean(0)) / exact.std(0)
     print(f"{name}: means off by {np.abs(off).max():.2f} sd at most, sd ratios {(ours.std(0) / exact.std(0)).round(2)}")
 

@@ -78,7 +78,7 @@ simformer = Simformer.load({str(folder / "network")!r}, model)
 idata = simformer.condition(counts=np.array({counts.tolist()})).sample(jax.random.key(1), 1_000)
 idata.to_netcdf({str(folder / "draws.nc")!r})
 """
-subprocess.run([sys.executable, "-c", script], check=True)
+_ = subprocess.run([sys.executable, "-c", script], check=True)
 
 # %% [markdown]
 # ## Draws as NetCDF

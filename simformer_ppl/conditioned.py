@@ -454,32 +454,33 @@ class ConditionedDistribution(Query):
         records = self._labelled().structure.deterministics.items()
         wanted = [name for name, r in records if name not in sites and not r.is_random and r.reads <= at_hand]
         held = {name: value for name, value in values.items() if name in at_hand}
-        return self._replayed(jax.random.key(0), held, values, tuple(wanted))
+        rows, leading = self._as_rows(held, values)
+        found = self.replay.sites(jax.random.split(jax.random.key(0), math.prod(leading)), rows, tuple(wanted))
+        return {name: np.asarray(value).reshape(leading + value.shape[1:]) for name, value in found.items()}
 
     def _replicates(self, rng_key: PRNGKeyArray, values: Mapping[str, Array]) -> dict[str, np.ndarray]:
         at_hand = {name for name in self._at_hand if not self.structure.sites[name].is_data}
         held = {name: value for name, value in values.items() if name in at_hand}
         wanted = tuple(name for name in self.observed_sites if self.structure.sites[name].is_data)
-        return self._replayed(rng_key, held, values, wanted)
-
-    def _replayed(
-        self, rng_key: PRNGKeyArray, held: Mapping[str, Array], values: Mapping[str, Array], wanted: tuple[str, ...]
-    ) -> dict[str, np.ndarray]:
-        """Run the model on draws whose leading axes are flattened for it."""
-        if not wanted:
-            return {}
-        name = next(iter(values))
-        leading = values[name].shape[: values[name].ndim - len(self.sites[name].shape)]
-        rows = {name: value.reshape(-1, *self.sites[name].shape) for name, value in held.items()}
-        results, undefined = self.replay.simulations(jax.random.split(rng_key, math.prod(leading)), wanted, rows)
-        failed = np.any([np.asarray(each) for each in undefined.values()], 0) if undefined else np.zeros(0, bool)
+        rows, leading = self._as_rows(held, values)
+        keys = jax.random.split(rng_key, math.prod(leading))
+        results, undefined = self.replay.simulations(keys, wanted, rows) if wanted else ({}, {})
+        failed = np.any([np.zeros(len(keys), bool), *map(np.asarray, undefined.values())], 0)
         told = {name: _without(np.asarray(value), failed) for name, value in results.items()}
         return {name: value.reshape(leading + value.shape[1:]) for name, value in told.items()}
+
+    def _as_rows(
+        self, held: Mapping[str, Array], values: Mapping[str, Array]
+    ) -> tuple[dict[str, Array], tuple[int, ...]]:
+        """Draws with their leading axes flattened for the model, and these axes."""
+        name = next(iter(values))
+        leading = values[name].shape[: values[name].ndim - len(self.sites[name].shape)]
+        return {name: value.reshape(-1, *self.sites[name].shape) for name, value in held.items()}, leading
 
 
 def _without(values: np.ndarray, failed: Bool[np.ndarray, " rows"]) -> np.ndarray:
     """NaN for whole numbers of runs that failed, which no integer can say."""
-    if values.dtype.kind not in "iu" or not failed.any():
+    if values.dtype.kind not in "iub" or not failed.any():
         return values
     return np.where(failed.reshape(-1, *[1] * (values.ndim - 1)), np.nan, values)
 

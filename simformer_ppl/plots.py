@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import arviz as az
+import jax
 import numpy as np
 import xarray as xr
 from jaxtyping import ArrayLike
@@ -88,9 +89,10 @@ def plot_pair(
     >>> _ = plot_pair(posterior, {"theta": [0.0, 0.5]})
     """
     group = "posterior" if "posterior" in draws.children else "prior"
-    known = _group(draws, group).to_dataset()
+    whole = _group(draws, group).to_dataset()
+    known = whole.sel(kwargs.get("coords") or {})
     names = [str(name) for name in (known.data_vars if var_names is None else var_names)]
-    lines = _truths(known, {} if truth is None else truth)
+    lines = _truths(whole, {} if truth is None else truth, kwargs.get("coords") or {})
     collection = az.plot_pair(draws, var_names=names, group=group, **kwargs)
     places = [(name, index) for name in names for index in np.ndindex(known[name].shape[2:])]
     for (row, column), ax in np.ndenumerate(collection.viz["plot"].values.reshape(len(places), len(places))):
@@ -216,8 +218,10 @@ def plot_mask(asked: ConditionedDistribution, *, ax: Axes | None = None) -> Axes
                 f"Site '{name}' is a function: its tokens are the points that are asked for, not the grid's."
             )
         site = asked.structure.sites[name]
+        if isinstance(value, jax.core.Tracer):
+            raise ValueError(f"Site '{name}' is traced by JAX. Expected values.")
         seen = ~np.isnan(np.asarray(value)).reshape(-1, site.size)
-        if (seen != seen[0]).any():
+        if not len(seen) or (seen != seen[0]).any():
             raise ValueError(f"Site '{name}': other elements are missing in each condition of a batch. Expected one.")
         tokens = given[site.token_slice]
         tokens[:] = seen[0] if len(tokens) == site.size else True
@@ -232,8 +236,10 @@ def _group(draws: xr.DataTree, name: str) -> xr.DataTree:
     return draws.children[name]
 
 
-def _truths(known: xr.Dataset, truth: Mapping[str, ArrayLike]) -> dict[tuple[str, tuple[int, ...]], float]:
-    """True values by site and place."""
+def _truths(
+    known: xr.Dataset, truth: Mapping[str, ArrayLike], coords: Mapping[str, Any]
+) -> dict[tuple[str, tuple[int, ...]], float]:
+    """True values by site and place, of the coordinates that are shown."""
     lines: dict[tuple[str, tuple[int, ...]], float] = {}
     for name, value in truth.items():
         if name not in known.data_vars:
@@ -241,5 +247,7 @@ def _truths(known: xr.Dataset, truth: Mapping[str, ArrayLike]) -> dict[tuple[str
         array, shape = np.asarray(value, float), known[name].shape[2:]
         if array.shape != shape:
             raise ValueError(f"truth: site {name!r}: expected shape {shape}, got {array.shape}.")
-        lines |= {(name, index): float(array[index]) for index in np.ndindex(shape)}
+        one = known[name].isel(chain=0, draw=0).copy(data=array)
+        shown = one.sel({dim: labels for dim, labels in coords.items() if dim in one.dims}).values
+        lines |= {(name, index): float(shown[index]) for index in np.ndindex(shown.shape)}
     return lines

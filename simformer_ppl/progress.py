@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 _DELAY = 2.0
 """Seconds after which a bar is shown."""

@@ -11,11 +11,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from simformer_ppl.row_counts import rows_of_program
 from simformer_ppl.structure.running import asks_for_values, run
 from simformer_ppl.structure.tracing import elementary, is_factor
+
+OTHERS = "sites that are left out"
 
 FEWEST_ROWS = 32
 """Of one call of a vectorised model."""
@@ -66,8 +69,8 @@ class Replay:
 
         Returns
         -------
-        Arrays with the leading axis of rows; and for every discrete site, whose draws cannot be NaN, whether a
-        parameter of its law is.
+        Arrays with the leading axis of rows; and for every one of the sites, whether it is discrete, so that its draws
+        cannot be NaN, and a parameter of its law is; for the discrete sites that are not asked, under :data:`OTHERS`.
         """
         rows = partial(self._simulations_of_rows, names=names)
         padded = len(rng_keys) > FEWEST_ROWS
@@ -166,9 +169,12 @@ class Replay:
         self, rng_key: PRNGKeyArray, row: Mapping[str, Array], names: tuple[str, ...]
     ) -> tuple[dict[str, Array], dict[str, Bool[Array, ""]]]:
         trace = self._trace(rng_key, row)
-        drawn = {name: site for name, site in trace.items() if site["type"] == "sample" and not is_factor(site["fn"])}
-        discrete = {name: site["fn"] for name, site in drawn.items() if jnp.asarray(site["value"]).dtype.kind in "iub"}
-        return {name: trace[name]["value"] for name in names}, {n: _is_undefined(law) for n, law in discrete.items()}
+        undefined = dict.fromkeys([*names, OTHERS], jnp.zeros((), bool))
+        for name, site in trace.items():
+            if site["type"] == "sample" and jnp.asarray(site["value"]).dtype.kind in "iub":
+                where = name if name in names else OTHERS
+                undefined[where] |= _is_undefined(site["fn"])
+        return {name: trace[name]["value"] for name in names}, undefined
 
     def _inside_of_row(
         self, rng_key: PRNGKeyArray, row: Mapping[str, Array], names: tuple[str, ...]
@@ -205,7 +211,9 @@ def _law(trace: dict[str, Any], name: str) -> Any:
 
 
 def _is_undefined(law: Any) -> Bool[Array, ""]:
-    """Whether a parameter of a law is NaN."""
+    """Whether a parameter of a law is NaN; what is masked may have any."""
+    if is_factor(law) or isinstance(law, dist.MaskedDistribution):
+        return jnp.zeros((), bool)
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(law)]
     missing = [jnp.isnan(leaf).any() for leaf in leaves if leaf.dtype.kind == "f"]
     return jnp.stack(missing).any() if missing else jnp.zeros((), bool)

@@ -14,7 +14,7 @@ import numpyro.distributions as dist
 import xarray as xr
 from flax import nnx
 from jaxtyping import Array, PRNGKeyArray
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from simformer_ppl import persistence
 from simformer_ppl.calibration import Calibration, calibrate, read_given

@@ -9,6 +9,7 @@ from pathlib import Path
 import jupytext
 import matplotlib.pyplot as plt
 import pytest
+from numpyro.infer import MCMC
 
 from simformer_ppl import Simformer
 
@@ -49,6 +50,15 @@ def test_an_example_runs_in_a_reduced_setting(name, tmp_path, monkeypatch):
     def simulate_few(self, rng_key, num_simulations, **options):
         return simulate(self, rng_key, min(num_simulations, MOST), **options)
 
+    def start_briefly(self, *arguments, **options):
+        start(self, *arguments, **options | {"num_warmup": LONGEST, "num_samples": LONGEST})
+
+    def calibrate_roughly(self, rng_key, *given, **options):
+        return calibrate(self, rng_key, *given, **options | {"num_simulations": LONGEST})
+
+    start, calibrate = MCMC.__init__, Simformer.calibrate
+    monkeypatch.setattr(MCMC, "__init__", start_briefly)
+    monkeypatch.setattr(Simformer, "calibrate", calibrate_roughly)
     monkeypatch.setattr(Simformer, "fit", fit_briefly)
     monkeypatch.setattr(Simformer, "simulate", simulate_few)
     monkeypatch.chdir(tmp_path)

@@ -341,6 +341,26 @@ def test_a_summary_names_the_scalars_right():
     np.testing.assert_allclose(found, range(6), atol=0.05)
 
 
+def test_deterministic_sites_run_no_simulator_that_they_do_not_need():
+    calls = []
+
+    def slow(rate):
+        calls.append(rate)
+        return np.float32(rate)
+
+    def model(counts=None):
+        rate = numpyro.sample("rate", dist.Uniform(0.5, 2.0))
+        result = jax.pure_callback(slow, jax.ShapeDtypeStruct((), jnp.float32), rate, vmap_method="sequential")
+        numpyro.sample("counts", dist.Poisson(result), obs=counts)
+        numpyro.deterministic("twice", 2 * rate)
+
+    simformer = untrained(model)
+    calls.clear()
+    tree = simformer.condition(counts=1).sample(jax.random.key(0), 40)
+    np.testing.assert_allclose(tree.posterior["twice"], 2 * tree.posterior["rate"], rtol=1e-6)
+    assert not calls
+
+
 def test_counts_of_runs_that_failed_are_missing():
     def model(counts=None):
         rate = numpyro.sample("rate", dist.Uniform(0.0, 2.0))

@@ -46,6 +46,12 @@ def test_true_values_lie_on_their_axes(draws):
             assert lines(ax) == ([truth[column]], [] if row == column else [truth[row]])
 
 
+def test_lines_follow_the_coordinates_that_are_shown(draws):
+    grid = plot_pair(draws, {"theta": [0.1, 0.2], "mu": 0.3}, coords={"theta_dim_0": [1]}).viz["plot"].values
+    assert grid.shape == (2, 2)
+    assert lines(grid[1, 0]) == ([0.2], [0.3])
+
+
 def test_a_truth_must_fit(draws):
     with pytest.raises(ValueError, match="truth: site 'nu' is not among the draws"):
         plot_pair(draws, {"nu": 0.0})

@@ -2,7 +2,7 @@
 
 import jax
 import pytest
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from simformer_ppl import progress
 

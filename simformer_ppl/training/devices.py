@@ -51,7 +51,7 @@ def tell_devices(batch_size: int) -> None:
     if unseen and "cpu" not in (jax.config.jax_platforms or ""):
         warnings.warn(
             "This machine has a GPU, but JAX sees none, and trains on the CPU. Install JAX for CUDA "
-            '(pip install "simformer-ppl[cuda]"), or set JAX_PLATFORMS=cpu if this is meant.',
+            '(pip install "jax[cuda13]"), or set JAX_PLATFORMS=cpu if this is meant.',
             DeviceWarning,
             skip_file_prefixes=(_PACKAGE,),
         )

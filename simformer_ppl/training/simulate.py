@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, PRNGKeyArray
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
-from simformer_ppl.replay import FEWEST_ROWS, Replay
+from simformer_ppl.replay import FEWEST_ROWS, OTHERS, Replay
 from simformer_ppl.training.checkpoint import fingerprint
 from simformer_ppl.training.left_out import LARGEST_LOSS, tell_errors
 from simformer_ppl.training.simulation_store import Simulations, SimulationStore
@@ -111,7 +111,7 @@ def run_chunk(replay: Replay | bytes, numbers: np.ndarray, implementation: str, 
     keys = jax.random.wrap_key_data(jnp.asarray(numbers), impl=implementation)
     logging.getLogger("jax._src.callback").addFilter(_is_no_failure)  # what failed is told once, by us
     try:
-        return _defined(*jax.device_get(replay.simulations(keys, names)))
+        return _defined(len(keys), *jax.device_get(replay.simulations(keys, names)))
     except Exception as error:  # of a simulator that is not ours
         _raise_if_interrupted(error)
         if len(keys) > FEWEST_ROWS:
@@ -158,15 +158,18 @@ def _run_one(replay: Replay, rng_key: PRNGKeyArray, names: tuple[str, ...]) -> S
         told = str(error).strip().splitlines() or [""]
         # JAX tells the whole way to an error of a callback, which comes last
         return Simulations({}, [told[-1] if len(told) > 1 else f"{type(error).__name__}: {told[0]}"])
-    return _defined(*jax.tree.map(lambda value: np.asarray(value)[None], one))
+    return _defined(1, *jax.tree.map(lambda value: np.asarray(value)[None], one))
 
 
-def _defined(values: dict[str, np.ndarray], undefined: Mapping[str, Bool[np.ndarray, " rows"]]) -> Simulations:
+def _defined(
+    count: int, values: dict[str, np.ndarray], undefined: Mapping[str, Bool[np.ndarray, " rows"]]
+) -> Simulations:
     """Without the simulations in which a discrete site has a law of NaN, as one has after a simulator that failed."""
     errors: list[str] = []
-    lost = np.zeros(len(next(iter(values.values()))), bool)
+    lost = np.zeros(count, bool)
     for name, rows in undefined.items():
-        errors += [f"the law of site '{name}' has a parameter that is NaN"] * int((rows & ~lost).sum())
+        where = "a site that is left out" if name == OTHERS else f"site '{name}'"
+        errors += [f"the law of {where} has a parameter that is NaN"] * int((rows & ~lost).sum())
         lost |= rows
     return Simulations({name: array[~lost] for name, array in values.items()}, errors)
 

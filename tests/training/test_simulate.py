@@ -13,6 +13,7 @@ import numpyro.distributions as dist
 import pytest
 
 from simformer_ppl import NetworkConfig, Simformer
+from simformer_ppl.exceptions import StructureWarning
 
 KEY = jax.random.key(3)
 
@@ -101,6 +102,28 @@ def test_counts_of_a_simulator_that_returns_nan_are_left_out():
         left = Simformer(model).simulate(KEY, 400)
     assert left.sizes["simulation"] < 400 and float(left["x"].max()) <= 1.0
     assert set(np.unique(left["label"])) == {0, 1} and (left["counts"] >= 0).all()
+
+
+def test_what_is_masked_may_have_any_law():
+    def model():
+        with numpyro.plate("n", 2):
+            rate = jnp.array([2.0, jnp.nan])
+            numpyro.sample("counts", dist.Poisson(rate).mask(jnp.array([True, False])))
+        numpyro.sample("x", dist.Normal(0.0, 1.0))
+
+    assert Simformer(model).simulate(KEY, 20).sizes["simulation"] == 20
+
+
+def test_counts_that_are_drawn_in_some_runs_only_are_simulated():
+    def model():
+        x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+        if float(x) > 0:  # read row by row
+            numpyro.sample("more", dist.Poisson(1.0))
+        numpyro.sample("counts", dist.Poisson(jnp.exp(x)))
+
+    with pytest.warns(StructureWarning):
+        simformer = Simformer(model, sites=["x", "counts"])
+    assert simformer.simulate(KEY, 40).sizes["simulation"] == 40
 
 
 def test_a_simulator_that_mostly_fails_is_refused():
