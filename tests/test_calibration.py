@@ -21,7 +21,7 @@ def test_a_trained_network_is_calibrated_and_a_distorted_one_is_not(chain):
     simulations = {name: values.values for name, values in chain.simulate(jax.random.key(4), 300).items()}
     shifted = calibrate(
         lambda values: chain.condition(y=values["y"] + 1), simulations, read_given(chain.structure, ["y"]), {},
-        jax.random.key(5), 50,
+        {"a": (), "b": ("k",)}, jax.random.key(5), 50,
     )  # fmt: skip
     assert {"a", "b", "jointly"} <= set(shifted.deviations) and "deviates: a, b, jointly" in repr(shifted)
 

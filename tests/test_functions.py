@@ -55,7 +55,7 @@ def fitted():
 @pytest.fixture(scope="module")
 def learned(shared_folder):
     """A network that has learned the line."""
-    return trained_once(shared_folder / "line", line, 10_000, 15_000, **OPTIONS)
+    return trained_once(shared_folder / "line", line, 10_000, 30_000, **OPTIONS)
 
 
 @pytest.fixture(scope="module")
