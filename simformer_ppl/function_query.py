@@ -249,7 +249,7 @@ class FunctionQuery(Query):
                     around = [part.coordinates for other, part in block.items() if functions.share_dim(name, other)]
                     near = nearest(own.coordinates, np.concatenate(around), room)
                 told[name] = own.take(near, functions.axes[name][0] + 1)
-            drawn, fixed, report = self._draw_block(key, leading, fixed, told, block, num_steps, again=count > 1)
+            drawn, fixed, report = self._draw_block(key, leading, fixed, told, block, num_steps)
             restricted = report or restricted
             known = {name: known[name].join(drawn[name], functions.axes[name][0] + 1) for name in known}
         values = {name: value.reshape(*leading, *self.sites[name].shape) for name, value in fixed.items()}
@@ -266,14 +266,16 @@ class FunctionQuery(Query):
         told: Mapping[str, Points],
         block: Mapping[str, Points],
         num_steps: int,
-        *,
-        again: bool,
     ) -> tuple[dict[str, Points], dict[str, Array], Restricted | None]:
-        """Draw some points, and, unless they are known, the sites that are no functions."""
+        """Draw some points, and, unless they are known, the sites that are no functions.
+
+        These are drawn even where they are not asked for: a network that is to marginalise them is seldom as exact, and
+        errs towards answers that are too narrow.
+        """
         rows, functions, restricted = math.prod(leading), self._functions, None
         axes = {name: axis + 1 for name, (axis, _) in functions.axes.items()}
         points = {name: told[name].join(own, axes[name]) for name, own in block.items()}
-        joint, channels, states = self._sequence(fixed, points, rows, asked=again or self._is_restricted)
+        joint, channels, states = self._sequence(fixed, points, rows, asked=True)
         if self._is_restricted or self._dynamic_sites:
             draws, restricted = self._restricted(rng_key, channels, states, self._restrictions_of(joint), num_steps)
         elif (states == LATENT).any():
