@@ -15,13 +15,14 @@ from simformer_ppl import Simformer
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
+TUTORIALS = sorted(path.stem for path in (ROOT / "docs" / "tutorials").glob("*.ipynb"))
 LONGEST = 30
 """Steps of training in a reduced setting."""
 MOST = 2_000
 """Simulations in a reduced setting."""
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", TUTORIALS)
 def test_a_tutorial_has_the_cells_of_its_example(name):
     tutorial = json.loads((ROOT / "docs" / "tutorials" / f"{name}.ipynb").read_text())
     kept = [(cell["cell_type"], "".join(cell["source"])) for cell in tutorial["cells"]]
