@@ -27,7 +27,7 @@ html_theme_options = {
     "header_links_before_dropdown": 7,
     "show_prev_next": False,
 }
-html_sidebars = {"index": [], "get_started": [], "when_not": []}
+html_sidebars = {"index": [], "get_started": [], "comparison": []}
 
 napoleon_attr_annotations = False
 autodoc_typehints = "none"  # shapes and types stand in the docstrings

@@ -11,6 +11,7 @@ from simformer_ppl.structure.supports import describe
 if TYPE_CHECKING:
     from simformer_ppl.structure.model_structure import ModelStructure
 
+_CELL = "text-align: left; padding: 0.2em 0.8em"
 _HEADER = ("site", "distribution", "shape", "dims", "support", "role", "tokens")
 
 
@@ -25,9 +26,9 @@ def text_table(structure: ModelStructure) -> str:
 
 def html_table(structure: ModelStructure) -> str:
     """The same as an HTML table."""
-    head = "".join(f"<th style='text-align:left'>{cell}</th>" for cell in _HEADER)
+    head = "".join(f"<th style='{_CELL}'>{cell}</th>" for cell in _HEADER)
     body = "".join(
-        "<tr>" + "".join(f"<td style='text-align:left'>{escape(cell)}</td>" for cell in _row(site)) + "</tr>"
+        "<tr>" + "".join(f"<td style='{_CELL}'>{escape(cell)}</td>" for cell in _row(site)) + "</tr>"
         for site in structure.sites.values()
     )
     notes = "<br>".join(escape(line) for line in remarks(structure))
