@@ -107,8 +107,9 @@ def oscillation():
     grid = np.linspace(0.0, 6.0, 61)
     tree = simformer.condition(x=seen).sample(jax.random.key(1), 2_000, at={"time": grid})
     parameters = ["start", "frequency", "damping"]
-    path = truth["start"] * np.exp(-truth["damping"] * time) * np.cos(truth["frequency"] * time)
-    curve = xr.DataArray(path.values, {"time": time}, ("time",))
+    start, frequency, damping = (float(truth[name]) for name in parameters)
+    path = start * np.exp(-damping * time) * np.cos(frequency * time)
+    curve = xr.DataArray(path, {"time": time}, ("time",))
     plot_function(tree, "x", truth=curve).figure.savefig(IMAGES / "plot_function.png", dpi=100)
     prior = simformer.condition().sample(jax.random.key(2), 2_000, sites=parameters)
     both = plot_prior_posterior(prior, tree, var_names=parameters)
