@@ -435,7 +435,7 @@ class Simformer:
         ...     with numpyro.plate("person", size):
         ...         numpyro.sample("y", dist.Normal(mu, 0.5), obs=y)
         >>> simformer = Simformer(model, (10,), varying_plates=["person"])
-        >>> simformer = simformer.fit(jax.random.key(0), 1_000, num_steps=500, progress_bar=False)
+        >>> simformer = simformer.fit(jax.random.key(0), 1_000, num_steps=100, progress_bar=False)
         >>> simformer.resize((3,)).condition(y=np.ones(3)).draw(jax.random.key(1), (5,))["mu"].shape
         (5,)
         """
@@ -527,10 +527,8 @@ class Simformer:
         >>> bool((positive.posterior["mu"] > 0).all())
         True
         >>> sure = simformer.condition(y=1.0, prior={"mu": dist.Normal(0.0, 0.1)})
-        >>> near = posterior.condition(constraint=lambda values: -50 * values["mu"] ** 2)  # a normal of sd .1 around 0
-        >>> means = [asked.sample(jax.random.key(1)).posterior["mu"].mean() for asked in (sure, near)]
-        >>> [abs(float(mean)) < 0.2 for mean in means]
-        [True, True]
+        >>> abs(float(sure.sample(jax.random.key(1)).posterior["mu"].mean())) < 0.2
+        True
         """
         if self._joint is None:
             raise ValueError("Not fitted yet: call fit(rng_key, num_simulations) before condition.")
@@ -592,7 +590,7 @@ class Simformer:
         >>> def model(y=None):
         ...     mu = numpyro.sample("mu", dist.Normal(0, 1))
         ...     numpyro.sample("y", dist.Normal(mu, 0.5), obs=y)
-        >>> simformer = Simformer(model).fit(jax.random.key(0), 1_000, num_steps=500, progress_bar=False)
+        >>> simformer = Simformer(model).fit(jax.random.key(0), 1_000, num_steps=100, progress_bar=False)
         >>> calibration = simformer.calibrate(jax.random.key(1), given=["y"], num_simulations=100, num_draws=50)
         >>> calibration.pit["prior_sbc"]["mu"].shape
         (1, 100)
