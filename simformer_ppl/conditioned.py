@@ -453,6 +453,8 @@ class ConditionedDistribution(Query):
         sites, at_hand = self.structure.sites.keys(), self._at_hand
         records = self._labelled().structure.deterministics.items()
         wanted = [name for name, r in records if name not in sites and not r.is_random and r.reads <= at_hand]
+        if not wanted:
+            return {}
         held = {name: value for name, value in values.items() if name in at_hand}
         rows, leading = self._as_rows(held, values)
         found = self.replay.sites(jax.random.split(jax.random.key(0), math.prod(leading)), rows, tuple(wanted))
@@ -462,10 +464,12 @@ class ConditionedDistribution(Query):
         at_hand = {name for name in self._at_hand if not self.structure.sites[name].is_data}
         held = {name: value for name, value in values.items() if name in at_hand}
         wanted = tuple(name for name in self.observed_sites if self.structure.sites[name].is_data)
+        if not wanted:
+            return {}
         rows, leading = self._as_rows(held, values)
         keys = jax.random.split(rng_key, math.prod(leading))
-        results, undefined = self.replay.simulations(keys, wanted, rows) if wanted else ({}, {})
-        failed = np.any([np.zeros(len(keys), bool), *map(np.asarray, undefined.values())], 0)
+        results, undefined = self.replay.simulations(keys, wanted, rows)
+        failed = np.any([np.asarray(each) for each in undefined.values()], 0)
         told = {name: _without(np.asarray(value), failed) for name, value in results.items()}
         return {name: value.reshape(leading + value.shape[1:]) for name, value in told.items()}
 
