@@ -446,20 +446,27 @@ class Simformer:
         if not self.varying_plates:
             raise ValueError("Expected plates that training sees at any size: Simformer(..., varying_plates=[...]).")
         kept = {dim: labels for dim, labels in self.coords.items() if dim not in self.varying_plates}
-        resized = type(self)(
-            self._model,
-            model_args,
-            model_kwargs,
-            **{
-                **self._configuration()["options"],
-                "attention": self.attention,
-                "coords": kept if coords is None else coords,
-                "network": self.network_config,
-                "varying_plates": (),
-            },
-            covariates=self._covariates if covariates is None else covariates,
-            embeddings=self._embeddings,
-        )
+        options = {
+            **self._configuration()["options"],
+            "attention": self.attention,
+            "coords": kept if coords is None else coords,
+            "network": self.network_config,
+            "varying_plates": (),
+            "covariates": self._covariates if covariates is None else covariates,
+            "embeddings": self._embeddings,
+        }
+        try:
+            resized = type(self)(self._model, model_args, model_kwargs, **options)
+        except (TypeError, ValueError) as error:
+            along = {*self.varying_plates}
+            stale = [
+                name for name in self._covariates or () if covariates is None and along & {*self.dims.get(name, ())}
+            ]
+            if stale:
+                raise ValueError(
+                    f"covariates: expected new ones for {stale}; the old ones have the old size."
+                ) from error
+            raise
         old, new = self._sequences, resized._sequences
         tokens = same_tokens(self.structure, resized.structure, self.varying_plates)
         refuse_other_laws(self.structure, self._replay, resized.structure, resized._replay, self.varying_plates)

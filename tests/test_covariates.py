@@ -146,6 +146,24 @@ def test_a_function_of_a_key_draws_covariates():
     assert posterior.draw(jax.random.key(0))["level"].shape == (3,)
 
 
+def test_a_new_size_needs_new_covariates():
+    def slope(n, x=None, y=None):
+        slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+        with numpyro.plate("n", n):
+            numpyro.sample("y", dist.Normal(slope * x, SIGMA), obs=y)
+
+    spread = lambda n: {"x": dist.Uniform(-2.0, 2.0).expand([n])}  # noqa: E731
+    simformer = Simformer(
+        slope, (4,), covariates=spread(4), dims={"x": ["n"]}, varying_plates=["n"],
+        network=NetworkConfig(width=8, depth=1, heads=1),
+    )  # fmt: skip
+    simformer.fit(jax.random.key(0), 200, num_steps=2, progress_bar=False)
+    with pytest.raises(ValueError, match=r"covariates: expected new ones for \['x'\]"):
+        simformer.resize((3,))
+    posterior = simformer.resize((3,), covariates=spread(3)).condition(x=np.ones(3), y=np.ones(3))
+    assert posterior.draw(jax.random.key(1), (5,))["slope"].shape == (5,)
+
+
 def test_what_cannot_be_drawn_is_refused():
     def sized(n, y=None):
         with numpyro.plate("n", N):
