@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from simformer_ppl.benchmarks.comparison import PEERS, compare
+from simformer_ppl.benchmarks.costs import COSTS, measure_costs
 from simformer_ppl.benchmarks.figures import plot
 from simformer_ppl.benchmarks.functions import FUNCTIONS, measure_functions
 from simformer_ppl.benchmarks.masks import measure_masks
@@ -49,11 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     questions.add_argument("kinds", nargs="*", choices=QUESTIONS, help="all by default")
     questions.add_argument("--seed", type=int, default=0)
     questions.add_argument("--pictures", type=Path, default=Path("."), help="folder of pictures")
-    functions = commands.add_parser("functions", help="an epidemic's coverage, a neuron's energy, what grids cost")
+    functions = commands.add_parser("functions", help="an epidemic's coverage, a neuron's energy below a bound")
     functions.add_argument("kinds", nargs="*", choices=FUNCTIONS, help="all by default")
     functions.add_argument("--simulations", type=int, default=10_000)
     functions.add_argument("--seed", type=int, default=0)
     functions.add_argument("--pictures", type=Path, default=Path("."), help="folder of pictures")
+    costs = commands.add_parser("costs", help="seconds and memory by grid, points and tokens")
+    costs.add_argument("kinds", nargs="*", choices=COSTS, help="all by default")
     tables = commands.add_parser("report", help="print the table of runs, beside the published figures")
     tables.add_argument("files", nargs="+", type=Path, help="JSON lines")
     pictures = commands.add_parser("plot", help="draw C2ST against simulations and evaluations")
@@ -112,6 +115,8 @@ def _measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         case "functions":
             kinds = options.kinds or list(FUNCTIONS)
             yield from measure_functions(kinds, options.simulations, options.seed, options.pictures)
+        case "costs":
+            yield from measure_costs(options.kinds or list(COSTS))
         case "tracing":
             yield from measure_tracing(options.models, options.tokens)
         case "masks":

@@ -1,6 +1,5 @@
-"""Simulators with functions and statistics: coverage, what a bound on the energy does, what grids cost."""
+"""Simulators with functions and statistics: coverage, and what a bound on the energy does."""
 
-import resource
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,8 +9,6 @@ import arviz as az
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 import xarray as xr
 
 from simformer_ppl.benchmarks.runner import device
@@ -25,7 +22,6 @@ SEEN, ASKED = (5.0, 15.0, 25.0, 35.0, 45.0), (2.0, 10.0, 20.0, 30.0, 40.0, 48.0)
 """Times of data, and times at which the contact rate is asked for."""
 
 CALIBRATED, DRAWS = 1_000, 2_000
-GRIDS, TIMED_STEPS, TIMED_DRAWS = (25, 100, 400, 1_600), 150, 100
 
 
 def measure_functions(kinds: Sequence[str], simulations: int, seed: int, folder: Path) -> Iterator[Row]:
@@ -106,46 +102,6 @@ def _energy(draws: xr.Dataset) -> np.ndarray:
     return np.asarray(jax.jit(jax.vmap(lambda each: hodgkin_huxley.simulate(each)[1]))(jnp.asarray(parameters)))
 
 
-def cost(simulations: int, seed: int, folder: Path) -> Iterator[Row]:
-    """Seconds and memory against the places of the grid, and against the points asked for."""
-    for size in GRIDS:
-        times = np.linspace(0.0, 10.0, size)
-
-        def model(times: np.ndarray = times) -> None:
-            level = numpyro.sample("level", dist.Normal())
-            rate = numpyro.sample("rate", dist.LogNormal(0.0, 0.3))
-            with numpyro.plate("time", len(times)):
-                numpyro.sample("y", dist.Normal(level + jnp.sin(rate * times), 0.2))
-
-        start = time.perf_counter()
-        simformer = Simformer(model, coords={"time": times}, continuous_dims=["time"], data_sites=["y"])
-        built = time.perf_counter() - start
-        data = simformer.simulate(jax.random.key(seed), simulations, progress_bar=False)
-        fitted = []
-        for steps in (TIMED_STEPS, 3 * TIMED_STEPS):  # each run compiles anew: the difference does not
-            start = time.perf_counter()
-            simformer.fit(jax.random.key(seed), simulations=data, num_steps=steps, progress_bar=False)
-            fitted.append(time.perf_counter() - start)
-        posterior = simformer.condition(y=xr.DataArray([0.0, 1.0], {"time": [1.0, 5.0]}, ("time",)))
-        for points in GRIDS:
-            asked = []
-            for number in range(2):
-                start = time.perf_counter()
-                posterior.draw(jax.random.key(number), (TIMED_DRAWS,), at={"time": np.linspace(0.0, 10.0, points)})
-                asked.append(time.perf_counter() - start)
-            yield {
-                "measured": "functions",
-                "task": f"grid of {size}",
-                "points": points,
-                "draws": TIMED_DRAWS,
-                "read_seconds": round(built, 2),
-                "step_ms": round(1e3 * (fitted[1] - fitted[0]) / (2 * TIMED_STEPS), 1),
-                "seconds": round(asked[1], 2),
-                "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-                "device": device(),
-            }
-
-
 def _fit(model: Any, options: dict[str, Any], simulations: int, seed: int) -> tuple[Simformer, float]:
     simformer, start = Simformer(model, **options), time.perf_counter()
     simformer.fit(jax.random.key(seed), simulations)
@@ -159,4 +115,4 @@ def _save(file: Path) -> None:
     plt.close("all")
 
 
-FUNCTIONS = {"coverage": coverage, "energy": energy, "cost": cost}
+FUNCTIONS = {"coverage": coverage, "energy": energy}

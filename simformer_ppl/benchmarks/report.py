@@ -25,12 +25,13 @@ def report(rows: Sequence[Row]) -> str:
     Parameters
     ----------
     rows
-        What ``run``, ``samplers``, ``compare``, ``questions`` and ``device`` print, in any order.
+        What ``run``, ``samplers``, ``compare``, ``questions``, ``functions``, ``device`` and ``costs`` print, in any
+        order.
 
     Returns
     -------
     C2ST beside the published figures, and the costs and finer scores of every run; C2ST by evaluations; the methods
-    compared; the errors of other questions; the speed of devices: each where there are rows of it.
+    compared; the errors of other questions; the speed of devices; costs by size: each where there are rows of it.
     """
     runs = [row for row in rows if "attention" in row and "c2st_rf" in row]
     parts = []
@@ -173,8 +174,22 @@ _SPEED: dict[str, Callable[[Row], str]] = {
     "seconds": _optional("seconds"),
     "device": lambda r: r["device"],
 }
+_COSTS: dict[str, Callable[[Row], str]] = {
+    "model": lambda r: r["cost"],
+    "points asked": _optional("points", "{:,}".format),
+    "ms a step": _optional("step_ms"),
+    "MiB after training": _optional("training_mib", "{:,}".format),
+    "seconds for a hundred draws": _optional("seconds"),
+    "MiB after draws": _optional("peak_mib", "{:,}".format),
+    "device": lambda r: r["device"],
+}
 
-_TABLES = (("Methods compared", _COMPARED, "method"), ("Questions", _ASKED, "asked"), ("Devices", _SPEED, "measured"))
+_TABLES = (
+    ("Methods compared", _COMPARED, "method"),
+    ("Questions", _ASKED, "asked"),
+    ("Devices", _SPEED, "measured"),
+    ("Costs", _COSTS, "cost"),
+)
 """Title, columns, and the key that rows of it have."""
 
 

@@ -55,7 +55,7 @@ def measure_device(name: str, batches: list[int]) -> Iterator[dict[str, Any]]:
         yield _row("simformer_ppl", name, 2 * batch, flops, seconds, ceiling, joint.parameters)
         run, weights = _published_run(simformer.structure.num_tokens, 2 * batch)
         flops = _products(jax.make_jaxpr(run)(weights, 1))
-        seconds = _seconds(partial(run, weights, _STEPS)) / _STEPS
+        seconds = fastest(partial(run, weights, _STEPS)) / _STEPS
         yield _row("published network", name, 2 * batch, flops, seconds, ceiling, weights)
     yield _time_draws(simformer, name)
 
@@ -76,7 +76,7 @@ def _our_step(sequence: Sequence, joint: LearnedJoint, channels: np.ndarray, bat
     trainer = Trainer(sequence, joint.standardisation, joint.process, make_optimiser(1e-3, 1_000), batch)
     state, key, data = trainer.start(joint.parameters), jax.random.key(3), (jnp.asarray(channels), None)
     flops = _products(jax.make_jaxpr(trainer.step)(state, key, data))
-    return flops, _seconds(partial(trainer.run, state, key, data, _STEPS)) / _STEPS
+    return flops, fastest(partial(trainer.run, state, key, data, _STEPS)) / _STEPS
 
 
 def _time_draws(simformer: Simformer, name: str) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def _time_draws(simformer: Simformer, name: str) -> dict[str, Any]:
         "task": name,
         "draws": _DRAWS,
         "evaluations": PROCESSES[simformer.process].default_steps,
-        "seconds": round(_seconds(partial(posterior.draw, jax.random.key(0), (_DRAWS,))), 2),
+        "seconds": round(fastest(partial(posterior.draw, jax.random.key(0), (_DRAWS,))), 2),
         "device": device(),
     }
 
@@ -139,7 +139,7 @@ def _ceiling() -> float:
     size = 1_024 if jax.default_backend() == "cpu" else 8_192
     matrix = jax.random.normal(jax.random.key(0), (size, size))
     multiply = jax.jit(lambda a: a @ a)
-    return 2 * size**3 / _seconds(lambda: multiply(matrix))
+    return 2 * size**3 / fastest(lambda: multiply(matrix))
 
 
 def _products(program: ClosedJaxpr) -> float:
@@ -162,8 +162,8 @@ def _products_of(program: Any) -> float:
     return total
 
 
-def _seconds(call: Callable[[], Any]) -> float:
-    """The fastest of a few calls, after one that compiles."""
+def fastest(call: Callable[[], Any]) -> float:
+    """Seconds of the fastest of a few calls, after one that compiles."""
     jax.block_until_ready(call())
     seconds = []
     for _ in range(_REPEATS):
