@@ -415,7 +415,8 @@ class Simformer:
         coords
             Coordinates by dim; those of dims of the old size by default.
         covariates
-            Where covariates of the new shapes are drawn from; the old ones by default.
+            Where covariates are drawn from that lie in a plate that varies in size; the others are as they were by
+            default.
 
         Returns
         -------
@@ -424,7 +425,8 @@ class Simformer:
         Raises
         ------
         ValueError
-            If the network is not fitted, or the model differs in more than the sizes of `varying_plates`.
+            If the network is not fitted, the model differs in more than the sizes of `varying_plates`, or a covariate
+            of the old size is left.
 
         Examples
         --------
@@ -445,28 +447,27 @@ class Simformer:
             raise ValueError("Resized already: expected the Simformer that was trained, which can be resized at will.")
         if not self.varying_plates:
             raise ValueError("Expected plates that training sees at any size: Simformer(..., varying_plates=[...]).")
-        kept = {dim: labels for dim, labels in self.coords.items() if dim not in self.varying_plates}
-        options = {
-            **self._configuration()["options"],
-            "attention": self.attention,
-            "coords": kept if coords is None else coords,
-            "network": self.network_config,
-            "varying_plates": (),
-            "covariates": self._covariates if covariates is None else covariates,
-            "embeddings": self._embeddings,
-        }
-        try:
-            resized = type(self)(self._model, model_args, model_kwargs, **options)
-        except (TypeError, ValueError) as error:
-            along = {*self.varying_plates}
-            stale = [
-                name for name in self._covariates or () if covariates is None and along & {*self.dims.get(name, ())}
-            ]
-            if stale:
+        old_covariates, new_covariates = self._covariates or {}, covariates or {}
+        for name in old_covariates.keys() - new_covariates.keys():
+            for plate in {*self.varying_plates} & {*self.dims.get(name, ())}:
                 raise ValueError(
-                    f"covariates: expected new ones for {stale}; the old ones have the old size."
-                ) from error
-            raise
+                    f"covariates: expected where {name!r} is drawn from, which varies in size by {plate!r}."
+                )
+        kept = {dim: labels for dim, labels in self.coords.items() if dim not in self.varying_plates}
+        resized = type(self)(
+            self._model,
+            model_args,
+            model_kwargs,
+            **{
+                **self._configuration()["options"],
+                "attention": self.attention,
+                "coords": kept if coords is None else coords,
+                "network": self.network_config,
+                "varying_plates": (),
+            },
+            covariates={**old_covariates, **new_covariates} or None,
+            embeddings=self._embeddings,
+        )
         old, new = self._sequences, resized._sequences
         tokens = same_tokens(self.structure, resized.structure, self.varying_plates)
         refuse_other_laws(self.structure, self._replay, resized.structure, resized._replay, self.varying_plates)

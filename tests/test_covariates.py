@@ -158,7 +158,7 @@ def test_a_new_size_needs_new_covariates():
         network=NetworkConfig(width=8, depth=1, heads=1),
     )  # fmt: skip
     simformer.fit(jax.random.key(0), 200, num_steps=2, progress_bar=False)
-    with pytest.raises(ValueError, match=r"covariates: expected new ones for \['x'\]"):
+    with pytest.raises(ValueError, match=r"covariates: expected where 'x' is drawn from, which varies in size by 'n'"):
         simformer.resize((3,))
     assert simformer.resize((3,), covariates=spread(3)).structure.plates == {"n": 3}
 
