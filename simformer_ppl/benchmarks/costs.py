@@ -1,7 +1,6 @@
 """Seconds and memory of training and of draws: by the places of a function's grid, by points asked for, by tokens."""
 
 import multiprocessing
-import resource
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +14,7 @@ import numpyro
 import numpyro.distributions as dist
 import xarray as xr
 
+from simformer_ppl.benchmarks.memory import peak_mib
 from simformer_ppl.benchmarks.runner import device
 from simformer_ppl.benchmarks.throughput import fastest
 from simformer_ppl.conditioned import ConditionedDistribution
@@ -60,9 +60,8 @@ def _of_grid(size: int) -> list[Row]:
         with numpyro.plate("time", size):
             numpyro.sample("y", dist.Normal(level + jnp.sin(rate * times), 0.2))
 
-    simformer = Simformer(
-        model, coords={"time": times}, continuous_dims=["time"], data_sites=["y"], use_density=False
-    )  # fmt: skip
+    coords = {"time": times}
+    simformer = Simformer(model, coords=coords, continuous_dims=["time"], data_sites=["y"], use_density=False)
     trained = _train(simformer)
     posterior = simformer.condition(y=xr.DataArray([0.0, 1.0], {"time": [1.0, 5.0]}, ("time",)))
     asked = {points: {"at": {"time": np.linspace(0.0, 10.0, points)}} for points in POINTS}
@@ -109,13 +108,9 @@ def _train(simformer: Simformer) -> Row:
         )  # fmt: skip
         state = trainer.start(joint.parameters)
         total += turns * fastest(partial(trainer.run, state, jax.random.key(2), (channels, None), _STEPS)) / _STEPS
-    return {"step_ms": round(1e3 * total / len(sequences.trained_on), 1), "training_mib": _peak_mib()}
+    return {"step_ms": round(1e3 * total / len(sequences.trained_on), 1), "training_mib": round(peak_mib())}
 
 
 def _draw(posterior: ConditionedDistribution, options: dict[str, Any]) -> Row:
     seconds = fastest(lambda: posterior.draw(jax.random.key(0), (_DRAWS,), **options))
-    return {"draws": _DRAWS, "seconds": round(seconds, 2), "peak_mib": _peak_mib(), "device": device()}
-
-
-def _peak_mib() -> int:
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return {"draws": _DRAWS, "seconds": round(seconds, 2), "peak_mib": round(peak_mib()), "device": device()}

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import os
-import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from simformer_ppl.benchmarks.memory import peak_mib
 from simformer_ppl.benchmarks.tasks.catalogue import TASKS
 from simformer_ppl.benchmarks.tasks.task import Question, Task, fresh_questions, shipped_questions
 from simformer_ppl.benchmarks.tasks.two_moons import radius
@@ -119,7 +119,7 @@ def run(
     in_depth = draw(
         simformer, questions[:QUESTIONS_IN_DEPTH], MANY_DRAWS, jax.random.key(seed + 2), settings.evaluations
     )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_mib()
     if save_draws is not None:
         keep(save_draws, questions, draws)
     row |= score(questions, draws, in_depth)

@@ -1,12 +1,12 @@
 """How long it takes to read a model, and what it takes to keep what was read."""
 
 import multiprocessing
-import resource
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
+from simformer_ppl.benchmarks.memory import peak_mib
 from simformer_ppl.benchmarks.models import SIZED
 from simformer_ppl.structure import trace_structure
 
@@ -35,7 +35,7 @@ def measure_tracing(kinds: Sequence[str], sizes: Sequence[int]) -> Iterator[dict
 
 def _read(kind: str, size: int) -> dict[str, Any]:
     trace_structure(SIZED[kind](60))  # what Python and JAX load once is not the model's
-    model, before, start = SIZED[kind](size), _peak_mib(), time.perf_counter()
+    model, before, start = SIZED[kind](size), peak_mib(), time.perf_counter()
     structure = trace_structure(model)
     traced = time.perf_counter()
     structure._graph.moral()  # as sets: the dense matrix is made on request
@@ -46,9 +46,5 @@ def _read(kind: str, size: int) -> dict[str, Any]:
         "edges": structure.num_edges,
         "seconds": round(traced - start, 3),
         "moral_seconds": round(finished - traced, 3),
-        "mib": round(_peak_mib() - before, 1),
+        "mib": round(peak_mib() - before, 1),
     }
-
-
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

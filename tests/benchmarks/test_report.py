@@ -18,3 +18,10 @@ def test_samplers_are_set_side_by_side_and_devices_listed():
     table = report([*rows, {"measured": "ceiling", "gflops": 50.0, "device": "cpu, 1 core(s)"}])
     assert "| a | .625 | .531 |\n| b | .625 | .531 |" in table
     assert "| ceiling |" in table
+
+
+def test_costs_by_points_and_by_tokens_are_in_one_table():
+    cost = {"step_ms": 33.2, "training_mib": 1_219, "draws": 100, "seconds": 0.5, "peak_mib": 1_221, "device": "cpu"}
+    table = report([{"cost": "grid of 25", "points": 1_600, **cost}, {"cost": "100 tokens", **cost}])
+    assert "| grid of 25 | 1,600 | 33.2 | 1,219 | 0.5 | 1,221 | cpu |" in table
+    assert "| 100 tokens |  | 33.2 | 1,219 | 0.5 | 1,221 | cpu |" in table
