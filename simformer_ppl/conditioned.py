@@ -18,6 +18,7 @@ from simformer_ppl.given_check import GivenCheck, check_given, simulate_again, w
 from simformer_ppl.inference_data import to_inference_data
 from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.labelled_arrays import align
+from simformer_ppl.model_density import ModelDensity
 from simformer_ppl.numpyro_distribution import LatentDistribution
 from simformer_ppl.progress import progress
 from simformer_ppl.query import Query
@@ -247,17 +248,19 @@ class ConditionedDistribution(Query):
         num_chains: int = 4,
         num_steps: int | None = None,
         predictive: bool = False,
+        at: Mapping[str, ArrayLike] | None = None,
         progress_bar: bool = True,
     ) -> xr.DataTree:
         """Draw, and correct the draws by the model's own density, where it is known.
 
         Twice as many draws are weighted by the density of the model over that of the network, the tail of the weights
         is smoothed (PSIS; Vehtari et al. 2024, arXiv 1507.02646), and `num_samples` are resampled by their weights.
-        This takes the density of every draw, which costs far more than the draw.
+        This takes the density of every draw, which costs far more than the draw. Of functions, that of the parameters
+        is corrected by the points that are given, and other points are drawn by the model.
 
         Parameters
         ----------
-        rng_key, num_samples, num_chains, num_steps, predictive, progress_bar
+        rng_key, num_samples, num_chains, num_steps, predictive, at, progress_bar
             As of :meth:`sample`.
 
         Returns
@@ -271,14 +274,18 @@ class ConditionedDistribution(Query):
         ------
         ValueError
             As :meth:`log_prob`; or if the model's density is not known: a site is left out, a deterministic site is a
-            token, or the model hides noise.
+            token, the model hides noise, or points of functions depend on each other or are given or asked for where
+            the model is not simulated.
         """
         _check_chains(num_samples, num_chains)
-        self._refuse_density()
+        asked = self.of_sites(None, at)
+        density = asked._model_density
+        density.refuse_if_unknown()
+        density.proposal._refuse_density()
         started = time.perf_counter()
         draw_key, replay_key = jax.random.split(rng_key)
         with progress("importance_resample", progress_bar):
-            corrected = corrected_draws(self, draw_key, num_samples, num_steps)
+            corrected = corrected_draws(density, draw_key, num_samples, num_steps)
         stats = {"log_weight": corrected.log_weight}
         notes: dict[str, Any] = {"route": "importance resampling"}
         for name in ("pareto_k", "effective_sample_size"):
@@ -287,11 +294,11 @@ class ConditionedDistribution(Query):
         known = {
             name: value
             for name, value in corrected.log_probs.items()
-            if name in (self.observed_sites if self.structure.sites[name].is_data else self.latent_sites)
+            if name in (asked.observed_sites if asked.structure.sites[name].is_data else asked.latent_sites)
         }
-        replicates = self._replicates(replay_key, corrected.values) if predictive else None
-        attrs = {"sampling_time": time.perf_counter() - started, "num_steps": self._evaluations(num_steps)}
-        return self._lay_out(corrected.values, num_chains, attrs, stats, notes, predictive=replicates, log_probs=known)
+        replicates = asked._replicates(replay_key, corrected.values) if predictive else None
+        attrs = {"sampling_time": time.perf_counter() - started, "num_steps": asked._evaluations(num_steps)}
+        return asked._lay_out(corrected.values, num_chains, attrs, stats, notes, predictive=replicates, log_probs=known)
 
     def as_numpyro(
         self, *, sites: Collection[str] | None = None, at: Mapping[str, ArrayLike] | None = None
@@ -340,6 +347,10 @@ class ConditionedDistribution(Query):
                 raise ValueError(f"Site '{name}': expected the same scalars missing in every condition of the batch.")
             missing[name] = np.flatnonzero(holes[0])
         return LatentDistribution(asked, missing)
+
+    @property
+    def _model_density(self) -> ModelDensity:
+        return ModelDensity(self)
 
     def _holes(self, name: str) -> Bool[np.ndarray, "#conditions scalars"]:
         """Scalars of a site that are not given."""

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from simformer_ppl.diagnostics.importance import pareto_smooth, warn_if_unreliable
 from simformer_ppl.diffusion.tempering import systematic
-from simformer_ppl.query import Query
+from simformer_ppl.model_density import ModelDensity
 
 PROPOSALS_PER_DRAW = 2
 """Weighted draws that each returned one is chosen from."""
@@ -38,7 +38,7 @@ class Corrected(NamedTuple):
     effective_sample_size: list[float]
 
 
-def corrected_draws(asked: Query, rng_key: PRNGKeyArray, num_samples: int, num_steps: int | None) -> Corrected:
+def corrected_draws(density: ModelDensity, rng_key: PRNGKeyArray, num_samples: int, num_steps: int | None) -> Corrected:
     """Weight draws by the model's density over the network's, and resample them.
 
     Pareto-smoothed importance resampling (Vehtari et al. 2024, arXiv 1507.02646). The density of a draw is that of the
@@ -47,8 +47,8 @@ def corrected_draws(asked: Query, rng_key: PRNGKeyArray, num_samples: int, num_s
 
     Parameters
     ----------
-    asked
-        The distribution.
+    density
+        The question, and what the model says of it.
     rng_key
         Source of all draws.
     num_samples
@@ -61,16 +61,15 @@ def corrected_draws(asked: Query, rng_key: PRNGKeyArray, num_samples: int, num_s
     ValueError
         If the model's density is not known, or that of the conditioned distribution is not.
     """
-    _check(asked)
-    draw_key, choose_key = jax.random.split(rng_key)
+    asked, proposal = density.asked, density.proposal
+    draw_key, choose_key, rest_key = jax.random.split(rng_key, 3)
     pool = PROPOSALS_PER_DRAW * num_samples
-    values = asked.draw_all(draw_key, (pool,), num_steps)
-    leading, sites = (pool, *asked.batch_shape), asked.structure.sites
-    rows = {name: value.reshape(-1, *sites[name].shape) for name, value in values.items()}
-    densities = asked.replay.log_probs(rows, tuple(sites))
+    leading = (pool, *asked.batch_shape)
+    values = proposal.draw_all(draw_key, (pool,), num_steps)
+    densities = density.log_probs(values, leading)
     summed = [np.asarray(d, np.float64).reshape(math.prod(leading), -1).sum(1) for d in densities.values()]
     log_joint = np.sum(summed, 0)
-    log_weight = (log_joint.reshape(leading) - np.asarray(asked.log_prob(values))).reshape(pool, -1)
+    log_weight = (log_joint.reshape(leading) - np.asarray(proposal.log_prob(values))).reshape(pool, -1)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(choose_key)).ravel())
     if not np.isfinite(log_weight).any(0).all():
         raise ValueError(f"{asked!r}: no draw has a finite density under the model, so none can be weighted.")
@@ -86,42 +85,12 @@ def corrected_draws(asked: Query, rng_key: PRNGKeyArray, num_samples: int, num_s
         picked = columns[chosen, np.arange(columns.shape[1])]
         return picked.reshape(num_samples, *asked.batch_shape, *shape)
 
-    known = {name: _of_given(asked, name, density, leading) for name, density in densities.items()}
+    known = {name: density.of_given(name, each, leading) for name, each in densities.items()}
+    drawn = {name: jnp.asarray(choose(value, asked.sites[name].shape)) for name, value in values.items()}
     return Corrected(
-        {name: jnp.asarray(choose(value, sites[name].shape)) for name, value in values.items()},
+        density.completed(rest_key, drawn),
         choose(np.stack([each.log_weight for each in smoothed], 1)),
-        {name: choose(density, density.shape[len(leading) :]) for name, density in known.items()},
+        {name: choose(each, each.shape[len(leading) :]) for name, each in known.items()},
         [each.pareto_k for each in smoothed],
         [each.effective_sample_size for each in smoothed],
     )
-
-
-def _check(asked: Query) -> None:
-    structure = asked.structure
-    deterministic = [name for name, site in structure.sites.items() if site.is_deterministic]
-    unknown = {
-        "a nuisance site is left out": structure.nuisances,
-        "a deterministic site is a token": deterministic,
-        "the model draws noise that is no site": ["numpyro.prng_key"] if structure.has_hidden_noise else [],
-        "a site with an embedding is not given": [
-            name for name, site in structure.sites.items() if site.is_embedded and name not in asked.given.values
-        ],
-    }
-    for why, names in unknown.items():
-        if names:
-            raise ValueError(
-                f"{asked!r}: the model's density is not known, since {why} ({', '.join(names)}). "
-                "Expected every random choice to be a sample site and a token."
-            )
-
-
-def _of_given(asked: Query, name: str, density: Array, leading: tuple[int, ...]) -> Float[Array, "..."]:
-    """Density of a site, without the elements of data that have a missing scalar."""
-    site, shape = asked.structure.sites[name], density.shape[1:]
-    density = density.reshape(leading + shape)
-    given = asked.given.values.get(name)
-    if given is None or not site.is_data:
-        return density
-    missing = np.isnan(given)
-    missing = missing.any(tuple(range(missing.ndim - len(site.shape) + len(shape), missing.ndim)))
-    return jnp.where(missing, jnp.nan, density)

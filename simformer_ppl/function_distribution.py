@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from simformer_ppl.conditioned import ConditionedDistribution, Labelled
 from simformer_ppl.diagnostics.novelty import Simulated
+from simformer_ppl.function_density import FunctionDensity
 from simformer_ppl.function_points import on_places, read_coordinates
 from simformer_ppl.function_query import FunctionQuery
 from simformer_ppl.joint import LearnedJoint
@@ -89,15 +90,9 @@ class FunctionDistribution(FunctionQuery, ConditionedDistribution):
 
     # ------------------------------------------------------------------ checks
 
-    def importance_resample(self, rng_key: PRNGKeyArray, *args: Any, **kwargs: Any) -> xr.DataTree:
-        """Not known for functions: the model's density is one of all their points.
-
-        Raises
-        ------
-        ValueError
-            Always.
-        """
-        raise ValueError(f"{self!r}: the model's density is not known of some points of functions.")
+    @property
+    def _model_density(self) -> FunctionDensity:
+        return FunctionDensity(self)
 
     @property
     def _weighable(self) -> Mapping[str, Site]:
@@ -133,31 +128,50 @@ class FunctionDistribution(FunctionQuery, ConditionedDistribution):
         """
         if name not in self._functions.axes:
             return simulated
-        axis, dim = self._functions.axes[name]
-        place, share = self._functions.between(name, self._coordinates(name))
-        if not np.isin(share, (0, 1)).all():
-            raise ValueError(f"at: expected coordinates of '{dim}' where the model is simulated, got others.")
-        return np.take(simulated, place + share.astype(int), axis + 1)
+        places = self._functions.grid_places(name, self._coordinates(name))
+        return np.take(simulated, places, self._functions.axes[name][0] + 1)
 
     # ------------------------------------------------------------------ InferenceData
 
-    def _lay_out(self, values: Mapping[str, Array], *args: Any, **kwargs: Any) -> xr.DataTree:
-        tree = super()._lay_out(values, *args, **kwargs)
-        for name, coordinates in self.given.coordinates.items():
-            _, dim = self._functions.axes[name]
-            site = self.structure.sites[name]
-            dims = resolve_dims(self.structure, self.dims)[name]
+    def _lay_out(
+        self,
+        values: Mapping[str, Array],
+        num_chains: int,
+        *args: Any,
+        log_probs: Mapping[str, np.ndarray] | None = None,
+        **groups: Any,
+    ) -> xr.DataTree:
+        functions = {name: own for name, own in (log_probs or {}).items() if name in self._functions.axes}
+        rest = {name: own for name, own in (log_probs or {}).items() if name not in functions}
+        tree = super()._lay_out(values, num_chains, *args, log_probs=rest, **groups)
+        batch = resolve_batch_dims(self.structure, self.batch_shape, self.given.batch_dims, self.dims)
+        for name in self.given.coordinates:
             value = self._as_given(name)
-            names = resolve_batch_dims(self.structure, self.batch_shape, self.given.batch_dims, self.dims)
-            names = names[len(names) - (value.ndim - len(dims)) :]
-            labels = {d: own for d, own in stored_labels(self.coords).items() if d in dims}
-            array = xr.DataArray(value, dims=(*names, *dims), coords={**labels, stored(dim): coordinates})
-            group = "observed_data" if site.is_data else "constant_data"
-            there = tree[group].to_dataset() if group in tree.children else xr.Dataset(attrs=dict(tree.attrs))
-            variable = array.sortby(stored(dim)).rename(stored_names(self.structure)[name])
-            # each function has coordinates of its own: NaN where another one's are
-            tree[group] = xr.DataTree(xr.merge([there, variable], join="outer", combine_attrs="override"))
+            lacking = len(batch) + len(self.structure.sites[name].shape) - value.ndim
+            is_data = self.structure.sites[name].is_data
+            self._place(tree, "observed_data" if is_data else "constant_data", name, value, batch[lacking:])
+            if name in functions:
+                density = functions[name].reshape(num_chains, -1, *functions[name].shape[1:])
+                self._place(tree, "log_likelihood" if is_data else "log_prior", name, density, (*SAMPLE_DIMS, *batch))
         return tree
+
+    def _place(self, tree: xr.DataTree, group: str, name: str, value: np.ndarray, leading: tuple[str, ...]) -> None:
+        """Add what is said of the given points of a function to a group."""
+        dim, own = self._functions.axes[name][1], stored_names(self.structure)[name]
+        dims = resolve_dims(self.structure, self.dims)[name][: value.ndim - len(leading)]
+        labels = {d: labels for d, labels in stored_labels(self.coords).items() if d in dims}
+        labels[stored(dim)] = self.given.coordinates[name]
+        labels |= {d: np.arange(value.shape[axis]) for axis, d in enumerate(leading) if d in SAMPLE_DIMS}
+        array = xr.DataArray(value, dims=(*leading, *dims), coords=labels).sortby(stored(dim))
+        missing = np.isnan(array.values).all((0, 1)) if leading == SAMPLE_DIMS else np.zeros(1, bool)
+        if missing.any():  # as elsewhere: what is there lies along a dim of its own
+            places = [tuple(array[d].values[i] for d, i in zip(dims, at, strict=True)) for at in np.argwhere(~missing)]
+            seen = {f"{own}_observed": np.array([f"{name}[{', '.join(map(str, place))}]" for place in places])}
+            drawn = {d: array[d] for d in leading}
+            array = xr.DataArray(array.values[..., ~missing], dims=(*leading, *seen), coords=drawn | seen)
+        there = tree[group].to_dataset() if group in tree.children else xr.Dataset(attrs=dict(tree.attrs))
+        # each function has coordinates of its own: NaN where another one's are
+        tree[group] = xr.DataTree(xr.merge([there, array.rename(own)], join="outer", combine_attrs="override"))
 
     def _labelled(self) -> Labelled:
         for name, (_, dim) in self._functions.axes.items():

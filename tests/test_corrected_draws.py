@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import norm
 
 from simformer_ppl import trace_structure
-from simformer_ppl.corrected_draws import corrected_draws
+from simformer_ppl.model_density import ModelDensity
 
 Y = np.array([1.5, -0.5, 2.0])
 GIVEN = np.array([False] * 4 + [True] * 3)
@@ -94,7 +94,7 @@ def hidden(y=None):
 def test_without_a_density_there_is_nothing_to_weigh_by(model, sites, message):
     asked = SimpleNamespace(structure=trace_structure(model, sites=sites))
     with pytest.raises(ValueError, match=message):
-        corrected_draws(asked, jax.random.key(0), 8, None)
+        ModelDensity(asked).refuse_if_unknown()
 
 
 @pytest.mark.parametrize("far", [20.0, 60.0])

@@ -354,8 +354,6 @@ def test_other_errors_say_what_is_expected(fitted):
         fitted.condition().draw(jax.random.key(0), at={"place": [0.0]})
     with pytest.raises(ValueError, match=r"at\['time'\]: expected coordinates from 0 to 2"):
         fitted.condition().draw(jax.random.key(0), at={"time": [3.0]})
-    with pytest.raises(ValueError, match="density is not known of some points"):
-        fitted.condition(y=given(*SEEN)).importance_resample(jax.random.key(0))
     with pytest.raises(ValueError, match="'hour' is a dim of no site"):
         Simformer(line, continuous_dims=["hour"])
     with pytest.raises(ValueError, match="two increasing numbers"):

@@ -127,6 +127,23 @@ class Functions:
         lower = np.clip(np.searchsorted(grid, coordinates, "right") - 1, 0, len(grid) - 2)
         return lower, ((coordinates - grid[lower]) / (grid[lower + 1] - grid[lower])).astype(np.float32)
 
+    def grid_places(self, name: str, coordinates: Float[np.ndarray, " points"]) -> Int[np.ndarray, " points"]:
+        """Where coordinates stand on the grid of a function.
+
+        Raises
+        ------
+        ValueError
+            If one lies between two places.
+        """
+        lower, share = self.between(name, coordinates)
+        if not np.isin(share, (0, 1)).all():
+            dim, between = self.axes[name][1], coordinates[(share > 0) & (share < 1)]
+            raise ValueError(
+                f"Site '{name}': expected coordinates of '{dim}' where the model is simulated, got "
+                f"{between[:3].tolist()} between these."
+            )
+        return lower + share.astype(int)
+
     def resize(self, sites: Mapping[str, Site], points: Mapping[str, int]) -> dict[str, Site]:
         """The sites of a sequence: functions with so many points, and none without any."""
         resized, start = {}, 0

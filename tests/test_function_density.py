@@ -1,0 +1,125 @@
+"""Parameters behind functions, corrected by the model's own density of the points that are given."""
+
+import arviz as az
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from scipy.stats import norm
+
+from simformer_ppl import above
+from tests.conftest import untrained
+from tests.test_functions import NOISE, OPTIONS, TIMES, exact, given, line
+
+SEEN = TIMES[[2, 9]], [0.4, -0.2]
+DRAWS = 600
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """A network that has learned nothing: only the weights make its draws right."""
+    return untrained(line, **OPTIONS)
+
+
+def by_place():
+    """A line of its own in each of two places, and counts at the same times."""
+    level = numpyro.sample("level", dist.Normal(0.0, 1.0))
+    with numpyro.plate("time", len(TIMES)):
+        numpyro.sample("count", dist.Poisson(jnp.exp(level)))
+        with numpyro.plate("place", 2):
+            numpyro.sample("y", dist.Normal(level + jnp.array([[-1.0], [1.0]]) * TIMES, NOISE))
+
+
+@pytest.fixture(scope="module")
+def in_places():
+    return untrained(by_place, **OPTIONS)
+
+
+def test_the_parameters_of_an_untrained_network_become_exact(fitted):
+    tree = fitted.condition(y=given(*SEEN)).importance_resample(jax.random.key(0), DRAWS, at={"time": TIMES[[9, 20]]})
+    mean, covariance = exact(*SEEN, TIMES[[20]])
+    posterior = tree.posterior
+    draws = np.stack([posterior["a"], posterior["b"], posterior["y"].sel(time=2.0)], -1).reshape(-1, 3)
+    size = min(DRAWS, tree["sample_stats"].attrs["effective_sample_size"])
+    off = (draws.mean(0) - mean) / np.sqrt(np.diag(covariance))
+    assert np.abs(off).max() < 5 / np.sqrt(size), off
+    np.testing.assert_allclose(np.cov(draws.T), covariance, atol=8 * covariance.max() / np.sqrt(size))
+    np.testing.assert_allclose(posterior["y"].sel(time=TIMES[9]), SEEN[1][1], rtol=1e-6)  # given where it is asked for
+
+
+def test_arviz_reads_the_densities_at_the_points_that_are_given(fitted):
+    tree = fitted.condition(y=given(*SEEN)).importance_resample(jax.random.key(0), 200, at={"time": [1.0]})
+    a, b = (tree.posterior[name] for name in "ab")
+    path = a + b * xr.DataArray(SEEN[0], {"time": SEEN[0]}, ("time",))
+    likelihood = tree["log_likelihood"]["y"]
+    assert likelihood.dims == ("chain", "draw", "time") and "chain" in likelihood.coords
+    np.testing.assert_allclose(likelihood, norm.logpdf(SEEN[1], path, NOISE), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(tree["log_prior"]["a"], norm.logpdf(a), rtol=1e-4, atol=1e-4)
+    assert set(tree["log_prior"].data_vars) == {"a", "b"}
+    assert np.isfinite(az.loo(tree).elpd)
+
+
+def test_conditions_of_a_batch_have_weights_and_densities_of_their_own(fitted):
+    values = xr.DataArray([[0.4, -0.2], [-0.4, np.nan]], {"time": SEEN[0]}, ("case", "time"))
+    tree = fitted.condition(y=values).importance_resample(jax.random.key(0), DRAWS, at={"time": [1.0]})
+    for case, count in enumerate((2, 1)):
+        mean, covariance = exact(SEEN[0][:count], values[case, :count], [1.0])
+        size = tree["sample_stats"].attrs["effective_sample_size"][case]
+        drawn = tree.posterior.isel(case=case).mean()
+        off = (np.array([drawn["a"], drawn["b"], drawn["y"]]) - mean) / np.sqrt(np.diag(covariance))
+        assert np.abs(off).max() < 5 / np.sqrt(size), off
+    likelihood = tree["log_likelihood"]["y"]
+    assert likelihood.dims == ("chain", "draw", "case", "time")
+    assert np.isnan(likelihood[..., 1, 1]).all() and np.isfinite(likelihood[..., 0, :]).all()
+
+
+def test_counts_and_places_that_are_missing_in_part(in_places):
+    y = np.array([[0.1, np.nan], [np.nan, 1.2]])
+    posterior = in_places.condition(
+        y=xr.DataArray(y, {"time": TIMES[[0, 10]]}, ("place", "time")), count=given(TIMES[[3, 4, 5]], [1, 2, 0])
+    )
+    tree = posterior.importance_resample(jax.random.key(0), 400, at={"time": TIMES[[3, 10, 15]]}, num_chains=2)
+    # normals of one mean, and counts: on a grid
+    level = np.linspace(-3.0, 3.0, 2_001)
+    log_density = norm.logpdf(level) + norm.logpdf(0.1, level, NOISE) + norm.logpdf(1.2, level + 1.0, NOISE)
+    weight = np.exp(log_density + 3 * level - 3 * np.exp(level))
+    mean = (weight * level).sum() / weight.sum()
+    deviation = np.sqrt((weight * (level - mean) ** 2).sum() / weight.sum())
+    size = min(400, tree["sample_stats"].attrs["effective_sample_size"])
+    assert abs(float(tree.posterior["level"].mean()) - mean) < 5 * deviation / np.sqrt(size)
+    likelihood = tree["log_likelihood"]
+    assert likelihood["y"].dims == ("chain", "draw", "y_observed")
+    assert likelihood["y_observed"].values.tolist() == ["y[0, 0.0]", "y[1, 1.0]"]
+    assert likelihood["count"].sizes["time"] == 3
+    counts = tree.posterior["count"]
+    assert (counts.sel(time=TIMES[3]) == 1).all() and counts.dtype.kind == "i" and (counts >= 0).all()
+    expected = float(np.exp(tree.posterior["level"]).mean())
+    assert abs(float(counts.sel(time=TIMES[15]).mean()) - expected) < 5 * np.sqrt(expected / 400)
+    np.testing.assert_allclose(tree.posterior["y"].sel(time=TIMES[10])[..., 1], 1.2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("asked", "at", "message"),
+    [
+        ({"y": given(*SEEN)}, [0.123], r"Site 'y': expected coordinates of 'time' where .* got \[0.123\] between"),
+        ({"y": given([0.123], [0.0])}, [1.0], r"Site 'y': expected coordinates of 'time' where .* got \[0.123\]"),
+        ({"a": 0.0, "b": 1.0}, [1.0], "expected a site to correct that is no function"),
+        ({"a": above(0.0), "y": given(*SEEN)}, [1.0], "given as an interval"),
+    ],
+)
+def test_what_cannot_be_corrected(fitted, asked, at, message):
+    with pytest.raises(ValueError, match=message):
+        fitted.condition(asked).importance_resample(jax.random.key(0), 8, at={"time": at})
+
+
+def test_points_that_depend_on_each_other_have_no_density_apart():
+    def walk():
+        scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+        numpyro.sample("x", dist.GaussianRandomWalk(scale, num_steps=7))
+
+    walker = untrained(walk, dims={"x": ["time"]}, continuous_dims={"time": 3})
+    with pytest.raises(ValueError, match="some points of 'x' is not known, since 'x' depends on others"):
+        walker.condition(x=given([1.0, 2.0], [0.0, 0.1])).importance_resample(jax.random.key(0), 8)
