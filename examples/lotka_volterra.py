@@ -7,7 +7,8 @@
 #
 # 1. the rates and both populations from four observations of the prey,
 # 2. the same with ten observations of the predators added,
-# 3. the model itself, run on the rates that were drawn, beside what the network expects.
+# 3. the model itself, run on the rates that were drawn, beside what the network expects,
+# 4. the rates corrected by the model's own density.
 #
 # Training is the long part: see the seconds that are printed. More steps, such as the default (leave out `num_steps`),
 # give more exact draws. Pictures go to `lotka_volterra/` below the working directory.
@@ -87,8 +88,8 @@ def observe(column, when):
     return xr.DataArray(seen, {"time": when}, ("time",))
 
 
-prey = observe(0, np.array([1.37, 4.2, 7.9, 12.81]))
-predator = observe(1, np.sort(rng.uniform(0, 15, 10)))
+prey = observe(0, times[[14, 42, 79, 128]])
+predator = observe(1, np.sort(rng.choice(times, 10, replace=False)))
 
 few = simformer.condition(prey=prey)
 more = few.condition(predator=predator)

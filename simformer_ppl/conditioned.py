@@ -255,8 +255,8 @@ class ConditionedDistribution(Query):
 
         Twice as many draws are weighted by the density of the model over that of the network, the tail of the weights
         is smoothed (PSIS; Vehtari et al. 2024, arXiv 1507.02646), and `num_samples` are resampled by their weights.
-        This takes the density of every draw, which costs far more than the draw. Of functions, that of the parameters
-        is corrected by the points that are given, and other points are drawn by the model.
+        This takes the density of every draw, which costs far more than the draw. Beside functions, sites that are
+        none are weighted by the density of the points that are given, and the model draws the other points.
 
         Parameters
         ----------
@@ -281,7 +281,8 @@ class ConditionedDistribution(Query):
         asked = self.of_sites(None, at)
         density = asked._model_density
         density.refuse_if_unknown()
-        density.proposal._refuse_density()
+        if predictive and at:
+            raise ValueError("predictive: the model is run on all that it reads. Expected no `at`.")
         started = time.perf_counter()
         draw_key, replay_key = jax.random.split(rng_key)
         with progress("importance_resample", progress_bar):

@@ -26,7 +26,8 @@ class Corrected(NamedTuple):
     log_weight
         Smoothed log weight of each draw; the weights of all proposals sum to one.
     log_probs
-        Log densities of every site, element by element; NaN where a scalar of data is missing.
+        Log densities of every site, element by element (of functions, at the points that are given); NaN where a
+        scalar of data is missing.
     pareto_k, effective_sample_size
         Of the weights of every condition of the batch, in C order.
     """
@@ -61,6 +62,7 @@ def corrected_draws(density: ModelDensity, rng_key: PRNGKeyArray, num_samples: i
     ValueError
         If the model's density is not known, or that of the conditioned distribution is not.
     """
+    density.refuse_if_unknown()
     asked, proposal = density.asked, density.proposal
     draw_key, choose_key, rest_key = jax.random.split(rng_key, 3)
     pool = PROPOSALS_PER_DRAW * num_samples
@@ -88,7 +90,7 @@ def corrected_draws(density: ModelDensity, rng_key: PRNGKeyArray, num_samples: i
     known = {name: density.of_given(name, each, leading) for name, each in densities.items()}
     drawn = {name: jnp.asarray(choose(value, asked.sites[name].shape)) for name, value in values.items()}
     return Corrected(
-        density.completed(rest_key, drawn),
+        density.completed(rest_key, drawn, (num_samples, *asked.batch_shape)),
         choose(np.stack([each.log_weight for each in smoothed], 1)),
         {name: choose(each, each.shape[len(leading) :]) for name, each in known.items()},
         [each.pareto_k for each in smoothed],

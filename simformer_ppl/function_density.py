@@ -29,33 +29,51 @@ class FunctionDensity(ModelDensity):
     @cached_property
     def proposal(self) -> Query:
         """The sites that are no functions."""
-        return self.asked.of_sites(self._parameters)
-
-    @property
-    def _parameters(self) -> list[str]:
-        return [name for name in self.asked.latent_sites if name not in self.asked._functions.axes]
-
-    def refuse_if_unknown(self) -> None:
-        """Tell why the density is not known, or cannot be of points."""
-        super().refuse_if_unknown()
-        functions, structure = self.asked._functions, self.asked.structure
-        for name in functions.axes:
-            readers = structure.adjacency[:, structure.sites[name].token_slice].any(1)
-            read_by = [other for other, site in structure.sites.items() if readers[site.token_slice].any()]
-            if read_by:
-                raise ValueError(
-                    f"{self.asked!r}: the model's density of some points of '{name}' is not known, since "
-                    f"{', '.join(map(repr, read_by))} depends on others of them. Expected points that nothing depends "
-                    "on."
-                )
-            functions.grid_places(name, self.asked._coordinates(name))
-        for name in self.asked.given.coordinates:
-            self._given_places(name)
-        if not self._parameters:
+        weighted = [name for name in self.asked.latent_sites if name not in self.asked._functions.axes]
+        if not weighted:
             raise ValueError(
                 f"{self.asked!r}: expected a site to correct that is no function, but all are given: the model itself "
                 "draws the points of functions."
             )
+        return self.asked.of_sites(weighted)
+
+    def refuse_if_unknown(self) -> None:
+        """Tell why the density is not known, or cannot be of points."""
+        super().refuse_if_unknown()
+        for name in self.asked._functions.axes:
+            self._refuse_links(name)
+            self._places(name)
+            if name in self.asked.given.coordinates:
+                self._given_places(name)
+                self._refuse_parts_of_events(name)
+
+    def _refuse_links(self, name: str) -> None:
+        """Refuse a function whose points depend on each other, or whose points another site reads."""
+        structure, site = self.asked.structure, self.asked.structure.sites[name]
+        readers = structure.adjacency[:, site.token_slice].any(1)
+        read_by = [repr(other) for other, each in structure.sites.items() if readers[each.token_slice].any()]
+        if read_by or self._density_axes(name) <= self.asked._functions.axes[name][0]:
+            why = f"{read_by[0]} depends on them" if read_by else "their density is one of all points"
+            raise ValueError(
+                f"{self.asked!r}: the model's density of some points of '{name}' is not known, since {why}. Expected a "
+                "function whose points have a density each, and on which nothing depends."
+            )
+
+    def _refuse_parts_of_events(self, name: str) -> None:
+        """Refuse points of several scalars with one density, of which only some are given."""
+        known = self.asked._given_points(name).known
+        event = tuple(range(1 + self._density_axes(name), known.ndim))
+        if (known.any(event) != known.all(event)).any():
+            raise ValueError(
+                f"{self.asked!r}: the model's density of '{name}' is not known where a part of a point is missing. "
+                "Expected all of its scalars, or none."
+            )
+
+    def _density_axes(self, name: str) -> int:
+        """Axes of the log density of a function: those of the site but for its events."""
+        sites = self.asked.structure.sites
+        rows = {other: jax.ShapeDtypeStruct((1, *site.shape), site.dtype) for other, site in sites.items()}
+        return jax.eval_shape(lambda values: self.asked.replay.log_probs(values, (name,)), rows)[name].ndim - 1
 
     def log_probs(self, values: Mapping[str, Array], leading: tuple[int, ...]) -> dict[str, Float[Array, "..."]]:
         """Log densities of sites, and of functions at all places; zero, where they are not given."""
@@ -80,29 +98,33 @@ class FunctionDensity(ModelDensity):
         given = jnp.where(known, flat, jnp.nan).reshape(density.shape)
         return jnp.take(given, self._given_places(name), len(leading) + self.asked._functions.axes[name][0])
 
-    def completed(self, rng_key: PRNGKeyArray, values: Mapping[str, Array]) -> dict[str, Array]:
+    def completed(
+        self, rng_key: PRNGKeyArray, values: Mapping[str, Array], leading: tuple[int, ...]
+    ) -> dict[str, Array]:
         """Corrected draws, and points of functions that the model draws."""
         asked, axes = self.asked, self.asked._functions.axes
         wanted = tuple(name for name in asked.latent_sites if name in axes)
         if not wanted:
             return dict(values)
-        sites = asked.structure.sites
-        some = self._parameters[0]
-        leading = values[some].shape[: values[some].ndim - len(sites[some].shape)]
+        sites, drawn = asked.structure.sites, {}
         held = {name: own.reshape(-1, *sites[name].shape) for name, own in values.items() if name not in axes}
-        drawn = {}
         found = asked.replay.sites(jax.random.split(rng_key, math.prod(leading)), held, wanted)
         for name, simulated in found.items():
             own, known = self._on_grid(name, leading)
-            places = asked._functions.grid_places(name, asked._coordinates(name))
-            points = jnp.take(jnp.where(known, own.astype(simulated.dtype), simulated), places, axes[name][0] + 1)
+            full = jnp.where(known, own.astype(simulated.dtype), simulated)
+            points = jnp.take(full, self._places(name), axes[name][0] + 1)
             drawn[name] = points.reshape(leading + points.shape[1:])
         return {**values, **drawn}
+
+    def _places(self, name: str) -> Int[np.ndarray, " points"]:
+        """Where a function is asked for."""
+        return self.asked._functions.grid_places(name, self.asked._coordinates(name), "at")
 
     def _given_places(self, name: str) -> Int[np.ndarray, " points"]:
         """Where a function is given."""
         functions = self.asked._functions
-        return functions.grid_places(name, on_places(self.asked.given.coordinates[name], functions.grid(name)))
+        given = on_places(self.asked.given.coordinates[name], functions.grid(name))
+        return functions.grid_places(name, given, f"Site '{name}'")
 
     def _on_grid(
         self, name: str, leading: tuple[int, ...]

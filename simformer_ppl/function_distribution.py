@@ -128,7 +128,7 @@ class FunctionDistribution(FunctionQuery, ConditionedDistribution):
         """
         if name not in self._functions.axes:
             return simulated
-        places = self._functions.grid_places(name, self._coordinates(name))
+        places = self._functions.grid_places(name, self._coordinates(name), "at")
         return np.take(simulated, places, self._functions.axes[name][0] + 1)
 
     # ------------------------------------------------------------------ InferenceData
@@ -146,32 +146,24 @@ class FunctionDistribution(FunctionQuery, ConditionedDistribution):
         tree = super()._lay_out(values, num_chains, *args, log_probs=rest, **groups)
         batch = resolve_batch_dims(self.structure, self.batch_shape, self.given.batch_dims, self.dims)
         for name in self.given.coordinates:
-            value = self._as_given(name)
+            value, is_data = self._as_given(name), self.structure.sites[name].is_data
             lacking = len(batch) + len(self.structure.sites[name].shape) - value.ndim
-            is_data = self.structure.sites[name].is_data
-            self._place(tree, "observed_data" if is_data else "constant_data", name, value, batch[lacking:])
+            _merge(tree, "observed_data" if is_data else "constant_data", self._at_given(name, value, batch[lacking:]))
             if name in functions:
                 density = functions[name].reshape(num_chains, -1, *functions[name].shape[1:])
-                self._place(tree, "log_likelihood" if is_data else "log_prior", name, density, (*SAMPLE_DIMS, *batch))
+                array = self._at_given(name, density, (*SAMPLE_DIMS, *batch))
+                _merge(tree, "log_likelihood" if is_data else "log_prior", array if batch else _along_observed(array))
         return tree
 
-    def _place(self, tree: xr.DataTree, group: str, name: str, value: np.ndarray, leading: tuple[str, ...]) -> None:
-        """Add what is said of the given points of a function to a group."""
+    def _at_given(self, name: str, value: np.ndarray, leading: tuple[str, ...]) -> xr.DataArray:
+        """What is said of a function at the points that are given."""
         dim, own = self._functions.axes[name][1], stored_names(self.structure)[name]
         dims = resolve_dims(self.structure, self.dims)[name][: value.ndim - len(leading)]
-        labels = {d: labels for d, labels in stored_labels(self.coords).items() if d in dims}
-        labels[stored(dim)] = self.given.coordinates[name]
+        labels = stored_labels(self.coords) | stored_labels(self.given.batch_coords)
         labels |= {d: np.arange(value.shape[axis]) for axis, d in enumerate(leading) if d in SAMPLE_DIMS}
-        array = xr.DataArray(value, dims=(*leading, *dims), coords=labels).sortby(stored(dim))
-        missing = np.isnan(array.values).all((0, 1)) if leading == SAMPLE_DIMS else np.zeros(1, bool)
-        if missing.any():  # as elsewhere: what is there lies along a dim of its own
-            places = [tuple(array[d].values[i] for d, i in zip(dims, at, strict=True)) for at in np.argwhere(~missing)]
-            seen = {f"{own}_observed": np.array([f"{name}[{', '.join(map(str, place))}]" for place in places])}
-            drawn = {d: array[d] for d in leading}
-            array = xr.DataArray(array.values[..., ~missing], dims=(*leading, *seen), coords=drawn | seen)
-        there = tree[group].to_dataset() if group in tree.children else xr.Dataset(attrs=dict(tree.attrs))
-        # each function has coordinates of its own: NaN where another one's are
-        tree[group] = xr.DataTree(xr.merge([there, array.rename(own)], join="outer", combine_attrs="override"))
+        labels[stored(dim)] = self.given.coordinates[name]
+        kept = {d: own_labels for d, own_labels in labels.items() if d in (*leading, *dims)}
+        return xr.DataArray(value, dims=(*leading, *dims), coords=kept, name=own).sortby(stored(dim))
 
     def _labelled(self) -> Labelled:
         for name, (_, dim) in self._functions.axes.items():
@@ -222,3 +214,24 @@ class FunctionDistribution(FunctionQuery, ConditionedDistribution):
 
 def _is_grid(coordinates: np.ndarray, grid: np.ndarray) -> bool:
     return np.array_equal(on_places(coordinates, grid), grid)
+
+
+def _merge(tree: xr.DataTree, group: str, array: xr.DataArray) -> None:
+    """Add a variable to a group; coordinates that others have too are joined, NaN where there is no value."""
+    there = tree[group].to_dataset() if group in tree.children else xr.Dataset(attrs=dict(tree.attrs))
+    tree[group] = xr.DataTree(xr.merge([there, array], join="outer", combine_attrs="override"))
+
+
+def _along_observed(array: xr.DataArray) -> xr.DataArray:
+    """Elements that are there along a dim of their own: functions need not be given at the same coordinates."""
+    dims = array.dims[len(SAMPLE_DIMS) :]
+    there = np.argwhere(~np.isnan(array.values).all((0, 1)))
+    labels = [
+        ", ".join(str(array[d].values[i]) if d in array.coords else str(i) for d, i in zip(dims, at, strict=True))
+        for at in there
+    ]
+    coords = {
+        **{d: array[d] for d in SAMPLE_DIMS},
+        f"{array.name}_observed": [f"{array.name}[{each}]" for each in labels],
+    }
+    return xr.DataArray(array.values[(..., *there.T)], coords, tuple(coords), array.name)

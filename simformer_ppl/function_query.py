@@ -338,13 +338,16 @@ class FunctionQuery(Query):
 
     # ------------------------------------------------------------------ density
 
-    def _log_prob(self, values: Mapping[str, ArrayLike]) -> Float[Array, "*sample_and_batch"]:
-        self._refuse_density()
+    def _refuse_density(self) -> None:
+        super()._refuse_density()
         if self._dynamic_sites:
             raise ValueError(
                 f"Site '{self._dynamic_sites[0]}': its support depends on other sites, which leaves the density beside "
                 "functions without a known normaliser."
             )
+
+    def _log_prob(self, values: Mapping[str, ArrayLike]) -> Float[Array, "*sample_and_batch"]:
+        self._refuse_density()
         functions, own, latent = self._functions, self.structure.sites, self.latent_sites
         fixed = replace(self.given, values={name: self.given.values[name] for name in self._fixed(self.given.values)})
         full, leading = complete_values(self.sites, fixed, latent, values)

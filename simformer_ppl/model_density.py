@@ -28,13 +28,14 @@ class ModelDensity:
         return self.asked
 
     def refuse_if_unknown(self) -> None:
-        """Tell why the density is not known.
+        """Tell why the density of the model, or of the draws, is not known.
 
         Raises
         ------
         ValueError
             If it is not.
         """
+        self.proposal._refuse_density()
         structure = self.asked.structure
         unknown = {
             "a nuisance site is left out": structure.nuisances,
@@ -88,7 +89,9 @@ class ModelDensity:
         missing = np.isnan(given)
         return jnp.where(missing.any(tuple(range(missing.ndim - event_axes, missing.ndim))), jnp.nan, density)
 
-    def completed(self, rng_key: PRNGKeyArray, values: Mapping[str, Array]) -> dict[str, Array]:
+    def completed(
+        self, rng_key: PRNGKeyArray, values: Mapping[str, Array], leading: tuple[int, ...]
+    ) -> dict[str, Array]:
         """Corrected draws, with what the proposal did not draw.
 
         Parameters
@@ -97,5 +100,7 @@ class ModelDensity:
             Source of the rest.
         values
             Draws of sites.
+        leading
+            Axes of draws and conditions.
         """
         return dict(values)

@@ -137,6 +137,7 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("--simulations-only", action="store_true", help="train without the model's own density")
     parser.add_argument("--no-sharing", action="store_true", help="exchangeable plates do not share weights")
     parser.add_argument("--posterior-only", action="store_true", help="train for the posterior alone")
+    parser.add_argument("--corrected", action="store_true", help="weight parameters by the model's own density")
     parser.add_argument("--process", choices=PROCESSES, help="the diffusion process")
     parser.add_argument("--evaluations", type=int, help="of the network, for a draw")
     parser.add_argument("--question-seed", type=int, help="ask about other observations than the reference ones")
@@ -156,7 +157,8 @@ def _settings(options: argparse.Namespace) -> Settings:
     model |= {"network": NetworkConfig(**network)} if network else {}
     names = {"steps": "num_steps", "batch": "batch_size", "learning_rate": "learning_rate"}
     fit = {argument: given[name] for name, argument in names.items() if name in given}
-    return Settings(model, fit, options.budget, options.evaluations, options.question_seed, options.posterior_only)
+    kept = ("budget", "evaluations", "question_seed", "posterior_only", "corrected")
+    return Settings(model, fit, **{name: getattr(options, name) for name in kept})
 
 
 if __name__ == "__main__":

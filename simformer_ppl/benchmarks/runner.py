@@ -18,6 +18,7 @@ from simformer_ppl.benchmarks.tasks.catalogue import TASKS
 from simformer_ppl.benchmarks.tasks.task import Question, Task, fresh_questions, shipped_questions
 from simformer_ppl.benchmarks.tasks.two_moons import radius
 from simformer_ppl.conditioned import ConditionedDistribution
+from simformer_ppl.corrected_draws import corrected_draws
 from simformer_ppl.diagnostics.c2st import c2st
 from simformer_ppl.diffusion.process import PROCESSES
 from simformer_ppl.network import NetworkConfig
@@ -52,6 +53,8 @@ class Settings(NamedTuple):
         Ask about observations simulated from this seed, in place of the reference observations.
     posterior_only
         Train for the posterior alone: what a network for one question costs and gains.
+    corrected
+        Weight draws by the density of the model, where a parameter is asked for.
     """
 
     model: Mapping[str, Any] = {}
@@ -60,6 +63,7 @@ class Settings(NamedTuple):
     evaluations: int | None = None
     question_seed: int | None = None
     posterior_only: bool = False
+    corrected: bool = False
 
     def simformer(self, task: Task) -> Simformer:
         """Of a task, not fitted."""
@@ -107,18 +111,17 @@ def run(
         "process": simformer.process,
         "model_gradient": bool(simformer.history.attrs["model_gradient"]),
         "overrides": _named({**settings.model, **settings.fit})
-        | ({"trained for": "the posterior alone"} if settings.posterior_only else {}),
+        | ({"trained for": "the posterior alone"} if settings.posterior_only else {})
+        | ({"draws": "corrected"} if settings.corrected else {}),
         "budget": settings.budget,
         "question_seed": settings.question_seed,
         "train_seconds": round(train_seconds, 1),
         "train_steps": int(simformer.history["step"][-1]),
         "validation_loss": round(float(simformer.history["validation_loss"].min()), 5),
-        **time_draws(simformer, _alike(questions), settings.evaluations),
+        **time_draws(simformer, _alike(questions), settings),
     }
-    draws = draw(simformer, questions, DRAWS, jax.random.key(seed + 1), settings.evaluations)
-    in_depth = draw(
-        simformer, questions[:QUESTIONS_IN_DEPTH], MANY_DRAWS, jax.random.key(seed + 2), settings.evaluations
-    )
+    draws = draw(simformer, questions, DRAWS, jax.random.key(seed + 1), settings)
+    in_depth = draw(simformer, questions[:QUESTIONS_IN_DEPTH], MANY_DRAWS, jax.random.key(seed + 2), settings)
     peak = peak_mib()
     if save_draws is not None:
         keep(save_draws, questions, draws)
@@ -165,14 +168,19 @@ def condition(simformer: Simformer, questions: Sequence[Question]) -> Conditione
 
 
 def draw(
-    simformer: Simformer, questions: Sequence[Question], count: int, key: jax.Array, evaluations: int | None = None
+    simformer: Simformer,
+    questions: Sequence[Question],
+    count: int,
+    key: jax.Array,
+    settings: Settings | None = None,
 ) -> Float[np.ndarray, "questions draws scalars"]:
     """Draws of all scalars for every question, the given ones as given."""
+    settings = settings or Settings()
     if any(question.coordinates for question in questions):
         keys = jax.random.split(key, len(questions))
         pairs = zip(keys, questions, strict=True)
-        return np.stack([_draw_points(simformer, question, count, own, evaluations) for own, question in pairs])
-    drawn = condition(simformer, questions).draw(key, (count,), num_steps=evaluations)
+        return np.stack([_draw_points(simformer, question, count, own, settings) for own, question in pairs])
+    drawn = _answer(condition(simformer, questions), key, count, settings)
     scalars = np.stack([np.tile(q.values, (count, 1)) for q in questions])
     for name, array in drawn.items():
         scalars[..., simformer.structure.sites[name].token_slice] = np.moveaxis(np.asarray(array), 0, 1).reshape(
@@ -182,17 +190,23 @@ def draw(
 
 
 def _draw_points(
-    simformer: Simformer, question: Question, count: int, key: jax.Array, evaluations: int | None
+    simformer: Simformer, question: Question, count: int, key: jax.Array, settings: Settings
 ) -> Float[np.ndarray, "draws scalars"]:
     """Draws of all scalars of one question about points of functions."""
-    asked = condition_points(simformer, question)
-    latent = [name for name, part in _parts(simformer, question).items() if not question.given[part].all()]
-    drawn = asked.draw(key, (count,), num_steps=evaluations, at=question.coordinates, sites=latent)
+    asked = condition_points(simformer, question).of_sites(None, question.coordinates)
+    drawn = _answer(asked, key, count, settings)
     scalars = np.tile(question.values, (count, 1))
     for name, part in _parts(simformer, question).items():
         if name in drawn:
             scalars[:, part] = np.asarray(drawn[name]).reshape(count, -1)
     return np.where(question.given, question.values, scalars)
+
+
+def _answer(asked: ConditionedDistribution, key: jax.Array, count: int, settings: Settings) -> dict[str, Any]:
+    """Draws of what is not given in full, and maybe of what is."""
+    if settings.corrected and not all(asked.sites[name].is_data for name in asked.latent_sites):
+        return corrected_draws(asked._model_density, key, count, settings.evaluations).values
+    return asked.draw(key, (count,), num_steps=settings.evaluations)
 
 
 def condition_points(simformer: Simformer, question: Question) -> ConditionedDistribution:
@@ -255,17 +269,17 @@ def device() -> str:
     return f"cpu, {len(os.sched_getaffinity(0))} core(s)"
 
 
-def time_draws(simformer: Simformer, questions: Sequence[Question], evaluations: int | None) -> dict[str, Any]:
+def time_draws(simformer: Simformer, questions: Sequence[Question], settings: Settings) -> dict[str, Any]:
     """Seconds for many draws of one condition, then of another that is given the same way."""
     seconds = []
     for number, question in enumerate(questions):
         start = time.perf_counter()
-        draw(simformer, [question], TIMED_DRAWS, jax.random.key(number), evaluations)
+        draw(simformer, [question], TIMED_DRAWS, jax.random.key(number), settings)
         seconds.append(round(time.perf_counter() - start, 2))
     return {
         "sample_seconds_cold": seconds[0],
         "sample_seconds_warm": seconds[1],
-        "evaluations": evaluations or PROCESSES[simformer.process].default_steps,
+        "evaluations": settings.evaluations or PROCESSES[simformer.process].default_steps,
     }
 
 

@@ -127,7 +127,9 @@ class Functions:
         lower = np.clip(np.searchsorted(grid, coordinates, "right") - 1, 0, len(grid) - 2)
         return lower, ((coordinates - grid[lower]) / (grid[lower + 1] - grid[lower])).astype(np.float32)
 
-    def grid_places(self, name: str, coordinates: Float[np.ndarray, " points"]) -> Int[np.ndarray, " points"]:
+    def grid_places(
+        self, name: str, coordinates: Float[np.ndarray, " points"], label: str
+    ) -> Int[np.ndarray, " points"]:
         """Where coordinates stand on the grid of a function.
 
         Raises
@@ -136,11 +138,13 @@ class Functions:
             If one lies between two places.
         """
         lower, share = self.between(name, coordinates)
-        if not np.isin(share, (0, 1)).all():
-            dim, between = self.axes[name][1], coordinates[(share > 0) & (share < 1)]
+        between = (share > 0) & (share < 1)
+        if between.any():
+            first = int(np.argmax(between))
+            near = self.grid(name)[lower[first] : lower[first] + 2]
             raise ValueError(
-                f"Site '{name}': expected coordinates of '{dim}' where the model is simulated, got "
-                f"{between[:3].tolist()} between these."
+                f"{label}: expected coordinates of '{self.axes[name][1]}' where the model is simulated, got "
+                f"{coordinates[first]:g} between {near[0]:g} and {near[1]:g}."
             )
         return lower + share.astype(int)
 
