@@ -99,7 +99,7 @@ def _add_comparisons(commands: Any) -> None:
 def _measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     match options.command:
         case "run":
-            yield run(options.task, options.simulations, options.seed, _settings(options), options.save_draws)
+            yield from run(options.task, options.simulations, options.seed, _settings(options), options.save_draws)
         case "samplers":
             yield from compare_samplers(
                 options.task, options.simulations, options.seed, options.evaluations, options.question_seed
@@ -137,7 +137,7 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("--simulations-only", action="store_true", help="train without the model's own density")
     parser.add_argument("--no-sharing", action="store_true", help="exchangeable plates do not share weights")
     parser.add_argument("--posterior-only", action="store_true", help="train for the posterior alone")
-    parser.add_argument("--corrected", action="store_true", help="weight parameters by the model's own density")
+    parser.add_argument("--corrected", action="store_true", help="ask once more, draws weighted by the model's density")
     parser.add_argument("--process", choices=PROCESSES, help="the diffusion process")
     parser.add_argument("--evaluations", type=int, help="of the network, for a draw")
     parser.add_argument("--question-seed", type=int, help="ask about other observations than the reference ones")

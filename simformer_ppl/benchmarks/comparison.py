@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from simformer_ppl.benchmarks import peers
-from simformer_ppl.benchmarks.runner import DRAWS, Settings, ask, device, draw, score, time_draws
+from simformer_ppl.benchmarks.runner import DRAWS, ask, device, draw, score, time_draws
 from simformer_ppl.benchmarks.tasks.catalogue import TASKS
 from simformer_ppl.benchmarks.tasks.task import Question, Task
 from simformer_ppl.simformer import Simformer
@@ -113,7 +113,7 @@ def _ours(task: Task, simulations: int, seed: int, questions: list[Question], us
         **score(questions, drawn, drawn[:0]),
         "train_seconds": round(seconds, 1),
         "train_steps": int(simformer.history["step"][-1]),
-        "sample_seconds_warm": time_draws(simformer, questions[:2], Settings())["sample_seconds_warm"],
+        "sample_seconds_warm": time_draws(simformer, questions[:2], None)["sample_seconds_warm"],
         "device": device(),
     }
 

@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +32,9 @@ TIMED_DRAWS = 10_000
 QUESTIONS, QUESTIONS_IN_DEPTH = 100, 10
 """Random conditionals of a task, and how many of them meet the MLP and many draws."""
 
+Answer = Callable[[ConditionedDistribution, jax.Array, int, int | None], dict[str, Any]]
+"""``(question, key, draws, network evaluations)`` to draws by site."""
+
 REFERENCE_SEED = 2024
 PACKAGES = ("simformer_ppl", "jax", "flax", "optax", "numpyro", "arviz", "scikit-learn")
 
@@ -54,7 +57,7 @@ class Settings(NamedTuple):
     posterior_only
         Train for the posterior alone: what a network for one question costs and gains.
     corrected
-        Weight draws by the density of the model, where a parameter is asked for.
+        Ask once more, and weight the draws by the density of the model, where a parameter is asked for.
     """
 
     model: Mapping[str, Any] = {}
@@ -79,7 +82,7 @@ class PosteriorSimformer(Simformer):
 
 def run(
     name: str, simulations: int, seed: int, settings: Settings | None = None, save_draws: Path | None = None
-) -> dict[str, Any]:
+) -> Iterator[dict[str, Any]]:
     """Train and measure.
 
     Parameters
@@ -95,14 +98,16 @@ def run(
     save_draws
         Where to keep observations, given masks, draws and references.
 
-    Returns
-    -------
-    What was measured, ready for JSON.
+    Yields
+    ------
+    What was measured, ready for JSON; then the same of corrected draws, if they are asked for.
     """
     task, settings = TASKS[name], settings or Settings()
     questions = ask(task, settings.question_seed)  # before training: what is missing is told at once
     simformer, train_seconds = _train(task, simulations, seed, settings)
     print(f"{name}: trained in {train_seconds:.0f} s; drawing", file=sys.stderr)
+    overrides = _named({**settings.model, **settings.fit})
+    overrides |= {"trained for": "the posterior alone"} if settings.posterior_only else {}
     row = {
         "task": name,
         "simulations": simulations,
@@ -110,33 +115,45 @@ def run(
         "attention": simformer.attention,
         "process": simformer.process,
         "model_gradient": bool(simformer.history.attrs["model_gradient"]),
-        "overrides": _named({**settings.model, **settings.fit})
-        | ({"trained for": "the posterior alone"} if settings.posterior_only else {})
-        | ({"draws": "corrected"} if settings.corrected else {}),
+        "overrides": overrides,
         "budget": settings.budget,
         "question_seed": settings.question_seed,
         "train_seconds": round(train_seconds, 1),
         "train_steps": int(simformer.history["step"][-1]),
         "validation_loss": round(float(simformer.history["validation_loss"].min()), 5),
-        **time_draws(simformer, _alike(questions), settings),
-    }
-    draws = draw(simformer, questions, DRAWS, jax.random.key(seed + 1), settings)
-    in_depth = draw(simformer, questions[:QUESTIONS_IN_DEPTH], MANY_DRAWS, jax.random.key(seed + 2), settings)
-    peak = peak_mib()
-    if save_draws is not None:
-        keep(save_draws, questions, draws)
-    row |= score(questions, draws, in_depth)
-    if task.points:
-        posteriors = [s for s, q in zip(row["c2st_rf_each"], questions, strict=True) if _is_posterior(simformer, q)]
-        row["c2st_rf_posterior"] = round(float(np.mean(posteriors)), 4)
-    if name == "two_moons":
-        row["radius_sd"] = float(np.mean([radius(d[:, :2], d[:, 2:]).std() for d in in_depth]))
-    return row | {
         "parameters": simformer.num_parameters,
-        "peak_rss_mib": round(peak),
         "device": device(),
         "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
     }
+    times = time_draws(simformer, _alike(questions), settings.evaluations)
+    draws = draw(simformer, questions, DRAWS, jax.random.key(seed + 1), settings.evaluations)
+    in_depth = draw(
+        simformer, questions[:QUESTIONS_IN_DEPTH], MANY_DRAWS, jax.random.key(seed + 2), settings.evaluations
+    )
+    peak = {"peak_rss_mib": round(peak_mib())}
+    if save_draws is not None:
+        keep(save_draws, questions, draws)
+    scores = _score(simformer, questions, draws, in_depth)
+    if name == "two_moons":
+        scores["radius_sd"] = float(np.mean([radius(d[:, :2], d[:, 2:]).std() for d in in_depth]))
+    yield row | times | scores | peak
+    if settings.corrected:
+        corrected = draw(
+            simformer, questions, DRAWS, jax.random.key(seed + 1), settings.evaluations, answer=_corrected_answer
+        )
+        row["overrides"] = overrides | {"draws": "corrected"}
+        yield row | _score(simformer, questions, corrected, in_depth[:0]) | {"peak_rss_mib": round(peak_mib())}
+
+
+def _score(
+    simformer: Simformer, questions: Sequence[Question], draws: np.ndarray, in_depth: np.ndarray
+) -> dict[str, Any]:
+    """Of all questions, and of the posteriors among random conditionals."""
+    scores = score(questions, draws, in_depth)
+    posteriors = [s for s, q in zip(scores["c2st_rf_each"], questions, strict=True) if _is_posterior(simformer, q)]
+    if 0 < len(posteriors) < len(questions):
+        scores["c2st_rf_posterior"] = round(float(np.mean(posteriors)), 4)
+    return scores
 
 
 def _train(task: Task, simulations: int, seed: int, settings: Settings) -> tuple[Simformer, float]:
@@ -167,20 +184,35 @@ def condition(simformer: Simformer, questions: Sequence[Question]) -> Conditione
     )
 
 
+def _answer(asked: ConditionedDistribution, key: jax.Array, count: int, evaluations: int | None) -> dict[str, Any]:
+    """Draws of what is not given in full."""
+    return asked.draw(key, (count,), num_steps=evaluations)
+
+
+def _corrected_answer(
+    asked: ConditionedDistribution, key: jax.Array, count: int, evaluations: int | None
+) -> dict[str, Any]:
+    """The same, weighted by the density of the model, where a parameter is asked for."""
+    if all(asked.sites[name].is_data for name in asked.latent_sites):
+        return _answer(asked, key, count, evaluations)
+    drawn = corrected_draws(asked._model_density, key, count, evaluations).values
+    return {name: drawn[name] for name in asked.latent_sites}
+
+
 def draw(
     simformer: Simformer,
     questions: Sequence[Question],
     count: int,
     key: jax.Array,
-    settings: Settings | None = None,
+    evaluations: int | None = None,
+    answer: Answer = _answer,
 ) -> Float[np.ndarray, "questions draws scalars"]:
     """Draws of all scalars for every question, the given ones as given."""
-    settings = settings or Settings()
     if any(question.coordinates for question in questions):
         keys = jax.random.split(key, len(questions))
         pairs = zip(keys, questions, strict=True)
-        return np.stack([_draw_points(simformer, question, count, own, settings) for own, question in pairs])
-    drawn = _answer(condition(simformer, questions), key, count, settings)
+        return np.stack([_draw_points(simformer, question, count, own, evaluations, answer) for own, question in pairs])
+    drawn = answer(condition(simformer, questions), key, count, evaluations)
     scalars = np.stack([np.tile(q.values, (count, 1)) for q in questions])
     for name, array in drawn.items():
         scalars[..., simformer.structure.sites[name].token_slice] = np.moveaxis(np.asarray(array), 0, 1).reshape(
@@ -190,23 +222,21 @@ def draw(
 
 
 def _draw_points(
-    simformer: Simformer, question: Question, count: int, key: jax.Array, settings: Settings
+    simformer: Simformer,
+    question: Question,
+    count: int,
+    key: jax.Array,
+    evaluations: int | None,
+    answer: Answer,
 ) -> Float[np.ndarray, "draws scalars"]:
     """Draws of all scalars of one question about points of functions."""
     asked = condition_points(simformer, question).of_sites(None, question.coordinates)
-    drawn = _answer(asked, key, count, settings)
+    drawn = answer(asked, key, count, evaluations)
     scalars = np.tile(question.values, (count, 1))
     for name, part in _parts(simformer, question).items():
         if name in drawn:
             scalars[:, part] = np.asarray(drawn[name]).reshape(count, -1)
     return np.where(question.given, question.values, scalars)
-
-
-def _answer(asked: ConditionedDistribution, key: jax.Array, count: int, settings: Settings) -> dict[str, Any]:
-    """Draws of what is not given in full, and maybe of what is."""
-    if settings.corrected and not all(asked.sites[name].is_data for name in asked.latent_sites):
-        return corrected_draws(asked._model_density, key, count, settings.evaluations).values
-    return asked.draw(key, (count,), num_steps=settings.evaluations)
 
 
 def condition_points(simformer: Simformer, question: Question) -> ConditionedDistribution:
@@ -269,17 +299,17 @@ def device() -> str:
     return f"cpu, {len(os.sched_getaffinity(0))} core(s)"
 
 
-def time_draws(simformer: Simformer, questions: Sequence[Question], settings: Settings) -> dict[str, Any]:
+def time_draws(simformer: Simformer, questions: Sequence[Question], evaluations: int | None) -> dict[str, Any]:
     """Seconds for many draws of one condition, then of another that is given the same way."""
     seconds = []
     for number, question in enumerate(questions):
         start = time.perf_counter()
-        draw(simformer, [question], TIMED_DRAWS, jax.random.key(number), settings)
+        draw(simformer, [question], TIMED_DRAWS, jax.random.key(number), evaluations)
         seconds.append(round(time.perf_counter() - start, 2))
     return {
         "sample_seconds_cold": seconds[0],
         "sample_seconds_warm": seconds[1],
-        "evaluations": settings.evaluations or PROCESSES[simformer.process].default_steps,
+        "evaluations": evaluations or PROCESSES[simformer.process].default_steps,
     }
 
 
