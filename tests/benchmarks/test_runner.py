@@ -29,10 +29,11 @@ def short_run(tmp_path_factory):
             lines = []
             stdout.setattr("builtins.print", lambda *a, **k: lines.append(a[0]) if "file" not in k else None)
             command_line.main(
-                ["run", "two_moons_all", "--simulations", "200", "--steps", "100", "--width", "16", "--depth", "1",
-                 "--save-draws", str(folder / "draws.npz")]
+                ["run", "tree", "--simulations", "200", "--steps", "100", "--width", "16", "--depth", "1",
+                 "--save-draws", str(folder / "draws.npz"), "--corrected"]
             )  # fmt: skip
-    (folder / "runs.jsonl").write_text(lines[-1] + "\n")
+    (folder / "runs.jsonl").write_text(lines[0] + "\n")
+    (folder / "corrected.jsonl").write_text(lines[1] + "\n")
     return folder
 
 
@@ -45,9 +46,15 @@ def test_a_run_says_all_that_is_promised(short_run):
     assert len(row["c2st_mlp_each"]) == 1
 
 
+def test_the_first_questions_are_scored_once_more_with_corrected_draws(short_run):
+    row, corrected = (json.loads((short_run / f"{name}.jsonl").read_text()) for name in ("runs", "corrected"))
+    assert corrected["overrides"] == row["overrides"] | {"draws": "corrected", "questions": 1}
+    assert len(corrected["c2st_rf_each"]) == 1 and corrected["c2st_rf_each"] != row["c2st_rf_each"][:1]
+
+
 def test_saved_draws_keep_what_is_given(short_run):
     saved = np.load(short_run / "draws.npz")
-    assert saved["draws"].shape == saved["reference"].shape == (3, 100, 4)
+    assert saved["draws"].shape == saved["reference"].shape == (3, 100, 7)
     given = saved["given"]
     assert not given.all(1).any()
     for kind in ("draws", "reference"):
@@ -60,4 +67,4 @@ def test_reports_and_pictures_hold_our_figures_and_the_published(short_run):
     assert f"{rows[0]['c2st_rf']:.3f}".removeprefix("0") in table
     assert "| Simformer, moral mask, VE | .590 / .541 / .527 |" in table
     panels = [ax for ax in plot(rows).axes if ax.lines]
-    assert [ax.get_title() for ax in panels] == ["two_moons_all"]
+    assert [ax.get_title() for ax in panels] == ["tree"]
