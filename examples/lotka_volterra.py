@@ -159,9 +159,9 @@ for name in truth:
 # %% [markdown]
 # ## Corrected by the model
 # The density of the model is known at the points that are given. `importance_resample` weights the rates by it, and
-# lets the model draw the other points. The result is as exact as its weights: `pareto_k` below .7 says that these can be
-# relied on, and a warning says so otherwise. Points need to lie where the model is simulated, and the density of the
-# draws, which the weights need, takes far longer than the draws.
+# lets the model draw the other points. The result is as exact as its weights: `pareto_k` below .7 says that these can
+# be relied on, and a warning says so otherwise. Points need to lie where the model is simulated, and the density of
+# the draws, which the weights need, takes far longer than the draws.
 
 # %%
 started = time.perf_counter()
