@@ -34,6 +34,7 @@ from simformer_ppl.same_laws import refuse_other_laws
 from simformer_ppl.sequences import Sequences
 from simformer_ppl.structure import trace_structure
 from simformer_ppl.structure.covariates import Covariate, WithCovariates
+from simformer_ppl.structure.tables import html_table, text_table
 from simformer_ppl.tokens.attention import Attention
 from simformer_ppl.tokens.conditions import Given, read_values
 from simformer_ppl.tokens.functions import read_functions
@@ -727,10 +728,10 @@ class Simformer:
     # ------------------------------------------------------------------ looks
 
     def __repr__(self) -> str:
-        return f"{self._headline()}\n{self.structure!r}"
+        return f"{self._headline()}\n{text_table(self.structure, self.dims)}"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self._headline()}</p>{self.structure._repr_html_()}"
+        return f"<p>{self._headline()}</p>{html_table(self.structure, self.dims)}"
 
     def _headline(self) -> str:
         if self._joint is None:

@@ -130,6 +130,16 @@ def test_repr_shows_the_table_and_whether_it_is_fitted(zoo):
     assert "<table" in zoo._repr_html_()
 
 
+def test_the_printed_table_has_the_names_of_axes_that_were_told():
+    def model():
+        numpyro.sample("weights", dist.Normal(jnp.zeros(3), 1.0).to_event(1))
+
+    simformer = Simformer(model, dims={"weights": ["feature"]})
+    for text in (repr(simformer), simformer._repr_html_()):
+        assert "feature" in text and "weights_dim_0" not in text
+    assert "weights_dim_0" in repr(simformer.structure)
+
+
 def test_plots_draw(zoo):
     assert zoo.plot_history().get_xlabel() == "step"
     with pytest.raises(ValueError, match="Not fitted yet"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -15,20 +16,20 @@ _CELL = "text-align: left; padding: 0.2em 0.8em"
 _HEADER = ("site", "distribution", "shape", "dims", "support", "role", "tokens")
 
 
-def text_table(structure: ModelStructure) -> str:
-    """Aligned columns, then counts and remarks."""
-    rows = [_HEADER, *(_row(site) for site in structure.sites.values())]
+def text_table(structure: ModelStructure, dims: Mapping[str, Sequence[str]] | None = None) -> str:
+    """Aligned columns, then counts and remarks; with names of axes, by site, in place of the structure's."""
+    rows = [_HEADER, *(_row(site, dims or {}) for site in structure.sites.values())]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(["ModelStructure", *lines, *remarks(structure)])
 
 
-def html_table(structure: ModelStructure) -> str:
+def html_table(structure: ModelStructure, dims: Mapping[str, Sequence[str]] | None = None) -> str:
     """The same as an HTML table."""
     head = "".join(f"<th style='{_CELL}'>{cell}</th>" for cell in _HEADER)
     body = "".join(
-        "<tr>" + "".join(f"<td style='{_CELL}'>{escape(cell)}</td>" for cell in _row(site)) + "</tr>"
+        "<tr>" + "".join(f"<td style='{_CELL}'>{escape(cell)}</td>" for cell in _row(site, dims or {})) + "</tr>"
         for site in structure.sites.values()
     )
     notes = "<br>".join(escape(line) for line in remarks(structure))
@@ -52,7 +53,7 @@ def remarks(structure: ModelStructure) -> list[str]:
     return lines + [f"dense: {reason}" for reason in structure.info]
 
 
-def _row(site: Site) -> tuple[str, ...]:
+def _row(site: Site, dims: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     kinds = {
         "covariate": site.is_covariate,
         "embedded": site.is_embedded,
@@ -61,5 +62,5 @@ def _row(site: Site) -> tuple[str, ...]:
     }
     role = next((role for role, holds in kinds.items() if holds), "parameter")
     support = describe(site.support) + ("" if site.support_is_static else " *")
-    dims = ", ".join(site.dims)
-    return site.name, site.distribution, str(site.shape), dims, support, role, str(site.num_tokens)
+    named = ", ".join(dims.get(site.name, site.dims))
+    return site.name, site.distribution, str(site.shape), named, support, role, str(site.num_tokens)
