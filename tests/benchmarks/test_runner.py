@@ -62,9 +62,10 @@ def test_saved_draws_keep_what_is_given(short_run):
 
 
 def test_reports_and_pictures_hold_our_figures_and_the_published(short_run):
-    rows = read([short_run / "runs.jsonl"])
+    rows = read([short_run / "runs.jsonl", short_run / "corrected.jsonl"])
     table = report(rows)
     assert f"{rows[0]['c2st_rf']:.3f}".removeprefix("0") in table
+    assert f"draws corrected, questions 1 | {rows[1]['c2st_rf']:.3f}".replace("0.", ".") in table
     assert "| Simformer, moral mask, VE | .590 / .541 / .527 |" in table
     panels = [ax for ax in plot(rows).axes if ax.lines]
     assert [ax.get_title() for ax in panels] == ["tree"]
