@@ -35,7 +35,6 @@ class ModelDensity:
         ValueError
             If it is not.
         """
-        self.proposal._refuse_density()
         structure = self.asked.structure
         unknown = {
             "a nuisance site is left out": structure.nuisances,
@@ -53,6 +52,7 @@ class ModelDensity:
                     f"{self.asked!r}: the model's density is not known, since {why} ({', '.join(names)}). "
                     "Expected every random choice to be a sample site and a token."
                 )
+        self.proposal._refuse_density()
 
     def log_probs(self, values: Mapping[str, Array], leading: tuple[int, ...]) -> dict[str, Float[Array, "..."]]:
         """Log densities of every site, element by element: their sum is what the draws are weighted by.
