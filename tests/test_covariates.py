@@ -8,6 +8,7 @@ import numpyro.distributions as dist
 import pytest
 
 from simformer_ppl import NetworkConfig, Simformer, above
+from tests.conftest import untrained
 
 N, SIGMA = 6, 0.5
 
@@ -131,17 +132,11 @@ def test_a_function_of_a_key_draws_covariates():
     def groups(key):
         return jax.random.randint(key, (4,), 0, 3)
 
-    simformer = Simformer(
-        grouped,
-        (2.0,),
-        covariates={"group": groups},
-        network=NetworkConfig(width=8, depth=1, heads=1),
-    )
+    simformer = untrained(grouped, model_args=(2.0,), covariates={"group": groups})
     site = simformer.structure.sites["group"]
     assert site.shape == (4,) and site.is_discrete and site.is_covariate
     simulations = simformer.simulate(jax.random.key(0), 200)
     assert set(np.unique(simulations["group"])) == {0, 1, 2}
-    simformer.fit(jax.random.key(0), 200, num_steps=2, progress_bar=False)
     posterior = simformer.condition(group=jnp.array([0, 0, 1, 2]), y=np.zeros(4))
     assert posterior.draw(jax.random.key(0))["level"].shape == (3,)
 
@@ -153,11 +148,7 @@ def test_a_new_size_needs_new_covariates():
             numpyro.sample("y", dist.Normal(slope * x, SIGMA), obs=y)
 
     spread = lambda n: {"x": dist.Uniform(-2.0, 2.0).expand([n])}  # noqa: E731
-    simformer = Simformer(
-        slope, (4,), covariates=spread(4), dims={"x": ["n"]}, varying_plates=["n"],
-        network=NetworkConfig(width=8, depth=1, heads=1),
-    )  # fmt: skip
-    simformer.fit(jax.random.key(0), 200, num_steps=2, progress_bar=False)
+    simformer = untrained(slope, model_args=(4,), covariates=spread(4), dims={"x": ["n"]}, varying_plates=["n"])
     with pytest.raises(ValueError, match=r"covariates: expected where 'x' is drawn from, which varies in size by 'n'"):
         simformer.resize((3,))
     assert simformer.resize((3,), covariates=spread(3)).structure.plates == {"n": 3}

@@ -65,6 +65,7 @@ def test_arviz_reads_the_densities_at_the_points_that_are_given(fitted):
     assert np.isfinite(az.loo(tree).elpd)
 
 
+@pytest.mark.slow
 def test_conditions_of_a_batch_have_weights_and_densities_of_their_own(fitted):
     labels = {"time": SEEN[0], "case": ["both", "one"]}
     values = xr.DataArray([[0.4, -0.2], [-0.4, np.nan]], labels, ("case", "time"))
@@ -81,6 +82,7 @@ def test_conditions_of_a_batch_have_weights_and_densities_of_their_own(fitted):
     assert np.isnan(likelihood[..., 1, 1]).all() and np.isfinite(likelihood[..., 0, :]).all()
 
 
+@pytest.mark.slow
 def test_counts_and_places_that_are_missing_in_part(in_places):
     y = np.array([[0.1, np.nan], [np.nan, 1.2]])
     posterior = in_places.condition(
