@@ -63,15 +63,15 @@ def corrected_draws(density: ModelDensity, rng_key: PRNGKeyArray, num_samples: i
         If the model's density is not known, or that of the conditioned distribution is not.
     """
     density.refuse_if_unknown()
-    asked, proposal = density.asked, density.proposal
+    asked = density.asked
     draw_key, choose_key, rest_key = jax.random.split(rng_key, 3)
     pool = PROPOSALS_PER_DRAW * num_samples
     leading = (pool, *asked.batch_shape)
-    values = proposal.draw_all(draw_key, (pool,), num_steps)
+    values, log_proposal = _propose(density, draw_key, pool, num_steps)
     densities = density.log_probs(values, leading)
     summed = [np.asarray(d, np.float64).reshape(math.prod(leading), -1).sum(1) for d in densities.values()]
     log_joint = np.sum(summed, 0)
-    log_weight = (log_joint.reshape(leading) - np.asarray(proposal.log_prob(values))).reshape(pool, -1)
+    log_weight = (log_joint.reshape(leading) - log_proposal).reshape(pool, -1)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(choose_key)).ravel())
     if not np.isfinite(log_weight).any(0).all():
         raise ValueError(f"{asked!r}: no draw has a finite density under the model, so none can be weighted.")
@@ -96,3 +96,16 @@ def corrected_draws(density: ModelDensity, rng_key: PRNGKeyArray, num_samples: i
         [each.pareto_k for each in smoothed],
         [each.effective_sample_size for each in smoothed],
     )
+
+
+def _propose(
+    density: ModelDensity, rng_key: PRNGKeyArray, count: int, num_steps: int | None
+) -> tuple[dict[str, Array], Float[np.ndarray, "count *batch"]]:
+    """Draws, and their log density by the network; what is given, if that is all that the model needs."""
+    asked, leading = density.asked, (count, *density.asked.batch_shape)
+    if density.proposal is None:
+        shapes = {name: asked.structure.sites[name].shape for name in asked.given.values}
+        whole = {name: asked.given.values[name] for name in shapes if name not in asked.given.coordinates}
+        return {name: jnp.broadcast_to(own, leading + shapes[name]) for name, own in whole.items()}, np.zeros(leading)
+    values = density.proposal.draw_all(rng_key, (count,), num_steps)
+    return values, np.asarray(density.proposal.log_prob(values))

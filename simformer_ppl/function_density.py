@@ -21,21 +21,16 @@ class FunctionDensity(ModelDensity):
     """Where the points of functions depend on nothing but sites that are none, and nothing on them.
 
     The density of some points is the product of theirs then, whatever the others are. Weighted are draws of the sites
-    that are no functions, given the points that are known; the model itself draws the other points.
+    that are no functions, given the points that are known; the model itself draws the other points, exactly.
     """
 
     asked: FunctionQuery
 
     @cached_property
-    def proposal(self) -> Query:
-        """The sites that are no functions."""
+    def proposal(self) -> Query | None:
+        """The sites that are no functions; None, if all are given."""
         weighted = [name for name in self.asked.latent_sites if name not in self.asked._functions.axes]
-        if not weighted:
-            raise ValueError(
-                f"{self.asked!r}: expected a site to correct that is no function, but all are given: the model itself "
-                "draws the points of functions."
-            )
-        return self.asked.of_sites(weighted)
+        return self.asked.of_sites(weighted) if weighted else None
 
     def refuse_if_unknown(self) -> None:
         """Tell why the density is not known, or cannot be of points."""
@@ -103,7 +98,7 @@ class FunctionDensity(ModelDensity):
     ) -> dict[str, Array]:
         """Corrected draws, and points of functions that the model draws."""
         asked, axes = self.asked, self.asked._functions.axes
-        wanted = tuple(name for name in asked.latent_sites if name in axes)
+        wanted = tuple(name for name in axes if name in asked.latent_sites or asked._is_whole(name))
         if not wanted:
             return dict(values)
         sites, drawn = asked.structure.sites, {}

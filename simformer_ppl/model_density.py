@@ -23,8 +23,8 @@ class ModelDensity:
     asked: Query
 
     @property
-    def proposal(self) -> Query:
-        """The distribution whose draws are weighted."""
+    def proposal(self) -> Query | None:
+        """The distribution whose draws are weighted; None, where the model itself draws all that is asked."""
         return self.asked
 
     def refuse_if_unknown(self) -> None:
@@ -52,7 +52,8 @@ class ModelDensity:
                     f"{self.asked!r}: the model's density is not known, since {why} ({', '.join(names)}). "
                     "Expected every random choice to be a sample site and a token."
                 )
-        self.proposal._refuse_density()
+        if self.proposal is not None:
+            self.proposal._refuse_density()
 
     def log_probs(self, values: Mapping[str, Array], leading: tuple[int, ...]) -> dict[str, Float[Array, "..."]]:
         """Log densities of every site, element by element: their sum is what the draws are weighted by.

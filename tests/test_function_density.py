@@ -114,13 +114,23 @@ def test_counts_and_places_that_are_missing_in_part(in_places):
     [
         ({"y": given(*SEEN)}, [0.123], "at: expected coordinates of 'time' where .* got 0.123 between 0.1 and 0.2"),
         ({"y": given([0.123], [0.0])}, [1.0], "Site 'y': expected coordinates of 'time' where .* got 0.123"),
-        ({"a": 0.0, "b": 1.0}, [1.0], "expected a site to correct that is no function"),
         ({"a": above(0.0), "y": given(*SEEN)}, [1.0], "given as an interval"),
     ],
 )
 def test_what_cannot_be_corrected(fitted, asked, at, message):
     with pytest.raises(ValueError, match=message):
         fitted.condition(asked).importance_resample(jax.random.key(0), 8, at={"time": at})
+
+
+def test_given_all_parameters_the_model_draws_the_points(fitted):
+    asked = fitted.condition(a=xr.DataArray([0.5, -1.0], dims="case"), b=2.0, y=given([1.0], [2.0]))
+    tree = asked.importance_resample(jax.random.key(0), DRAWS, at={"time": [0.5, 1.0]})
+    y = tree.posterior["y"]
+    np.testing.assert_allclose(y.sel(time=1.0), 2.0)
+    drawn = y.sel(time=0.5).stack(sample=("chain", "draw"))
+    np.testing.assert_allclose(drawn.mean("sample"), [1.5, 0.0], atol=5 * NOISE / np.sqrt(DRAWS))
+    np.testing.assert_allclose(drawn.std("sample"), NOISE, rtol=5 / np.sqrt(2 * DRAWS))
+    np.testing.assert_allclose(np.exp(tree["sample_stats"]["log_weight"]), 1 / (2 * DRAWS), rtol=1e-5)
 
 
 def test_replicates_are_of_the_whole_grid(fitted):

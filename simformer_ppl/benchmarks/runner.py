@@ -57,8 +57,8 @@ class Settings(NamedTuple):
     posterior_only
         Train for the posterior alone: what a network for one question costs and gains.
     corrected
-        Ask the first questions once more, and weight the draws by the density of the model, where a parameter is asked
-        for: of ten, since densities take far longer than draws.
+        Ask the first questions once more, and weight the draws by the density of the model: of ten, since densities
+        take far longer than draws.
     """
 
     model: Mapping[str, Any] = {}
@@ -194,9 +194,7 @@ def _answer(asked: ConditionedDistribution, key: jax.Array, count: int, evaluati
 def _corrected_answer(
     asked: ConditionedDistribution, key: jax.Array, count: int, evaluations: int | None
 ) -> dict[str, Any]:
-    """The same, weighted by the density of the model, where a parameter is asked for."""
-    if all(asked.sites[name].is_data for name in asked.latent_sites):
-        return _answer(asked, key, count, evaluations)
+    """The same, weighted by the density of the model."""
     drawn = corrected_draws(asked._model_density, key, count, evaluations).values
     return {name: drawn[name] for name in asked.latent_sites}
 
