@@ -142,9 +142,9 @@ def run(
         first = questions[:QUESTIONS_IN_DEPTH]
         key, answer = jax.random.key(seed + 1), _corrected_answer
         corrected = draw(simformer, first, DRAWS, key, settings.evaluations, answer)
-        row |= {"overrides": overrides | {"draws": "corrected", "questions": len(first)}}
-        row |= {"evaluations": times["evaluations"]}
-        yield row | _score(simformer, first, corrected, in_depth[:0]) | {"peak_rss_mib": round(peak_mib())}
+        row["overrides"] = overrides | {"draws": "corrected", "questions": len(first)}
+        row |= {"evaluations": times["evaluations"], "peak_rss_mib": round(peak_mib())}
+        yield row | _score(simformer, first, corrected, in_depth[:0])
 
 
 def _score(
