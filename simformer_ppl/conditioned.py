@@ -231,6 +231,8 @@ class ConditionedDistribution(Query):
         draw_key, replay_key = jax.random.split(rng_key)
         # the model needs all that it reads
         drawn = self.of_sites(None, at) if predictive else asked
+        if predictive:
+            drawn._refuse_replicates()
         with progress("sample", progress_bar):
             values, restricted = drawn._draw_all(draw_key, (num_samples,), steps)
             stats, notes = self._sample_stats(restricted, num_samples)
@@ -281,8 +283,8 @@ class ConditionedDistribution(Query):
         asked = self.of_sites(None, at)
         density = asked._model_density
         density.refuse_if_unknown()
-        if predictive and at:
-            raise ValueError("predictive: the model is run on all that it reads. Expected no `at`.")
+        if predictive:
+            asked._refuse_replicates()
         started = time.perf_counter()
         draw_key, replay_key = jax.random.split(rng_key)
         with progress("importance_resample", progress_bar):
@@ -471,6 +473,9 @@ class ConditionedDistribution(Query):
         rows, leading = self._as_rows(held, values)
         found = self.replay.sites(jax.random.split(jax.random.key(0), math.prod(leading)), rows, tuple(wanted))
         return {name: np.asarray(value).reshape(leading + value.shape[1:]) for name, value in found.items()}
+
+    def _refuse_replicates(self) -> None:
+        """Tell why the model cannot be run on the draws."""
 
     def _replicates(self, rng_key: PRNGKeyArray, values: Mapping[str, Array]) -> dict[str, np.ndarray]:
         at_hand = {name for name in self._at_hand if not self.structure.sites[name].is_data}

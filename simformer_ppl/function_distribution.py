@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float
 
 from simformer_ppl.conditioned import ConditionedDistribution, Labelled
 from simformer_ppl.diagnostics.novelty import Simulated
@@ -192,14 +192,13 @@ class FunctionDistribution(FunctionQuery, ConditionedDistribution):
             name for name in super()._at_hand if name not in functions or functions[name][1] not in self._off_grid
         )
 
-    def _replicates(self, rng_key: PRNGKeyArray, values: Mapping[str, Array]) -> dict[str, np.ndarray]:
+    def _refuse_replicates(self) -> None:
         lacking = [name for name in self.sites if not self.sites[name].is_data and name not in self._at_hand]
         if lacking or self._off_grid:
             raise ValueError(
                 f"predictive: the model is run on functions where they were simulated, but {[*lacking, 'data'][0]!r} "
                 "is asked for elsewhere. Expected no `at`."
             )
-        return super()._replicates(rng_key, values)
 
     @property
     def _off_grid(self) -> set[str]:

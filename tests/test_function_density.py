@@ -74,6 +74,7 @@ def test_conditions_of_a_batch_have_weights_and_densities_of_their_own(fitted):
         mean, covariance = exact(SEEN[0][:count], values[case, :count], [1.0])
         size = tree["sample_stats"].attrs["effective_sample_size"][case]
         drawn = tree.posterior.isel(case=case).mean()
+        assert size > 50
         off = (np.array([drawn["a"], drawn["b"], drawn["y"]]) - mean) / np.sqrt(np.diag(covariance))
         assert np.abs(off).max() < 5 / np.sqrt(size), off
     likelihood = tree["log_likelihood"]["y"]
@@ -96,6 +97,7 @@ def test_counts_and_places_that_are_missing_in_part(in_places):
     mean = (weight * level).sum() / weight.sum()
     deviation = np.sqrt((weight * (level - mean) ** 2).sum() / weight.sum())
     size = min(400, tree["sample_stats"].attrs["effective_sample_size"])
+    assert size > 50
     assert abs(float(tree.posterior["level"].mean()) - mean) < 5 * deviation / np.sqrt(size)
     likelihood = tree["log_likelihood"]
     assert likelihood["y"].dims == ("chain", "draw", "y_observed")
