@@ -16,7 +16,7 @@ from simformer_ppl.benchmarks.masks import measure_masks
 from simformer_ppl.benchmarks.models import SIZED
 from simformer_ppl.benchmarks.questions import QUESTIONS, measure_questions
 from simformer_ppl.benchmarks.report import read, report
-from simformer_ppl.benchmarks.runner import Settings, run
+from simformer_ppl.benchmarks.runner import Asking, Settings, Trained, ask_trained, run, train
 from simformer_ppl.benchmarks.sampling import compare_samplers
 from simformer_ppl.benchmarks.tasks.catalogue import TASKS
 from simformer_ppl.benchmarks.throughput import measure_device
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m simformer_ppl.benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for add in (_add_reading, _add_run, _add_comparisons):
+    for add in (_add_reading, _add_runs, _add_comparisons):
         add(commands)
     speed = commands.add_parser("device", help="speed of training and sampling on the device at hand")
     speed.add_argument("task", nargs="?", choices=TASKS, default="slcp")
@@ -99,7 +99,20 @@ def _add_comparisons(commands: Any) -> None:
 def _measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     match options.command:
         case "run":
-            yield from run(options.task, options.simulations, options.seed, _settings(options), options.save_draws)
+            yield from run(
+                options.task,
+                options.simulations,
+                options.seed,
+                _settings(options),
+                _asking(options),
+                options.save_draws,
+            )
+        case "train":
+            trained = train(options.task, options.simulations, options.seed, _settings(options))
+            trained.save(options.folder)
+            yield trained.row
+        case "ask":
+            yield from ask_trained(Trained.load(options.folder), _asking(options), options.save_draws)
         case "samplers":
             yield from compare_samplers(
                 options.task, options.simulations, options.seed, options.evaluations, options.question_seed
@@ -124,27 +137,41 @@ def _measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 yield measure_masks(kind, options.tokens, options.batch, options.attention)
 
 
-def _add_run(commands: Any) -> None:
-    parser = commands.add_parser("run", help="train on a task, and score its answers against references")
-    parser.add_argument("task", choices=TASKS)
+def _add_runs(commands: Any) -> None:
+    run = commands.add_parser("run", help="train on a task, and score its answers against references")
+    train = commands.add_parser("train", help="the first half of run: on a GPU, say")
+    ask = commands.add_parser("ask", help="the second half of run: score what was trained")
+    for parser in (run, train):
+        parser.add_argument("task", choices=TASKS)
+        _add_training(parser)
+    train.add_argument("folder", type=Path, help="for the network")
+    ask.add_argument("folder", type=Path, help="written by train")
+    for parser in (run, ask):
+        _add_asking(parser)
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--simulations", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--attention", choices=["moral", "contextual", "dense", "directed"], default="moral")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--budget", type=float, help="seconds of training, in place of the default number of steps")
     length.add_argument("--steps", type=int, help="of training")
-    parser.add_argument("--save-draws", type=Path, help="an .npz of observations, draws and references")
     parser.add_argument("--simulations-only", action="store_true", help="train without the model's own density")
     parser.add_argument("--no-sharing", action="store_true", help="exchangeable plates do not share weights")
     parser.add_argument("--posterior-only", action="store_true", help="train for the posterior alone")
-    parser.add_argument("--corrected", action="store_true", help="ask once more, draws weighted by the model's density")
     parser.add_argument("--process", choices=PROCESSES, help="the diffusion process")
-    parser.add_argument("--evaluations", type=int, help="of the network, for a draw")
-    parser.add_argument("--question-seed", type=int, help="ask about other observations than the reference ones")
     parser.add_argument("--batch", type=int, help="examples a step")
     parser.add_argument("--learning-rate", type=float)
     for name in NetworkConfig._fields:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, help="of the network")
+
+
+def _add_asking(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--save-draws", type=Path, help="an .npz of observations, draws and references")
+    parser.add_argument("--corrected", action="store_true", help="ask once more, draws weighted by the model's density")
+    parser.add_argument("--evaluations", type=int, help="of the network, for a draw")
+    parser.add_argument("--question-seed", type=int, help="ask about other observations than the reference ones")
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -157,8 +184,12 @@ def _settings(options: argparse.Namespace) -> Settings:
     model |= {"network": NetworkConfig(**network)} if network else {}
     names = {"steps": "num_steps", "batch": "batch_size", "learning_rate": "learning_rate"}
     fit = {argument: given[name] for name, argument in names.items() if name in given}
-    kept = ("budget", "evaluations", "question_seed", "posterior_only", "corrected")
-    return Settings(model, fit, **{name: getattr(options, name) for name in kept})
+    return Settings(model, fit, options.budget, options.posterior_only)
+
+
+def _asking(options: argparse.Namespace) -> Asking:
+    """How a trained network is asked."""
+    return Asking(options.evaluations, options.question_seed, options.corrected)
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ _RUN: dict[str, Callable[[Row], str]] = {
     "evaluations": lambda r: str(r["evaluations"]),
     "parameters": lambda r: f"{r['parameters']:,}",
     "peak MiB": lambda r: f"{r['peak_rss_mib']:,}",
-    "device": lambda r: r["device"],
+    "device": lambda r: r["device"] + (f"; asked on {r['asked_on']}" if "asked_on" in r else ""),
 }
 _COMPARED: dict[str, Callable[[Row], str]] = {
     "task": lambda r: r["task"],

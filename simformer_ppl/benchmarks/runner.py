@@ -1,6 +1,7 @@
 """Train a Simformer on a task through the public API, and measure its answers."""
 
 import importlib.metadata
+import json
 import os
 import sys
 import time
@@ -36,11 +37,12 @@ Answer = Callable[[ConditionedDistribution, jax.Array, int, int | None], dict[st
 """``(question, key, draws, network evaluations)`` to draws by site."""
 
 REFERENCE_SEED = 2024
+_TRAINING = "training.json"
 PACKAGES = ("simformer_ppl", "jax", "flax", "optax", "numpyro", "arviz", "scikit-learn")
 
 
 class Settings(NamedTuple):
-    """What a run changes of the defaults.
+    """What training changes of the defaults.
 
     Attributes
     ----------
@@ -50,29 +52,38 @@ class Settings(NamedTuple):
         Arguments of :meth:`~simformer_ppl.Simformer.fit`.
     budget
         Seconds of training, in place of the default number of steps.
-    evaluations
-        Network evaluations of a draw.
-    question_seed
-        Ask about observations simulated from this seed, in place of the reference observations.
     posterior_only
         Train for the posterior alone: what a network for one question costs and gains.
-    corrected
-        Ask the first questions once more, and weight the draws by the density of the model: of ten, since densities
-        take far longer than draws.
     """
 
     model: Mapping[str, Any] = {}
     fit: Mapping[str, Any] = {}
     budget: float | None = None
-    evaluations: int | None = None
-    question_seed: int | None = None
     posterior_only: bool = False
-    corrected: bool = False
 
     def simformer(self, task: Task) -> Simformer:
         """Of a task, not fitted."""
         kind = PosteriorSimformer if self.posterior_only else Simformer
         return kind(task.model, **task.options, **self.model)
+
+
+class Asking(NamedTuple):
+    """How a trained network is asked.
+
+    Attributes
+    ----------
+    evaluations
+        Network evaluations of a draw.
+    question_seed
+        Ask about observations simulated from this seed, in place of the reference observations.
+    corrected
+        Ask the first questions once more, and weight the draws by the density of the model: of ten, since densities
+        take far longer than draws.
+    """
+
+    evaluations: int | None = None
+    question_seed: int | None = None
+    corrected: bool = False
 
 
 class PosteriorSimformer(Simformer):
@@ -81,8 +92,46 @@ class PosteriorSimformer(Simformer):
     questions = POSTERIOR_ONLY
 
 
+class Trained(NamedTuple):
+    """A fitted Simformer of a task.
+
+    Attributes
+    ----------
+    simformer
+        What was fitted.
+    row
+        What is told of its training, ready for JSON.
+    """
+
+    simformer: Simformer
+    row: dict[str, Any]
+
+    def save(self, folder: Path) -> None:
+        """Write both to a folder."""
+        self.simformer.save(folder)
+        (folder / _TRAINING).write_text(json.dumps(self.row))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Trained":
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder holds none.
+        """
+        row = json.loads((folder / _TRAINING).read_text())
+        kind = PosteriorSimformer if "trained for" in row["overrides"] else Simformer
+        return cls(kind.load(folder, TASKS[row["task"]].model), row)
+
+
 def run(
-    name: str, simulations: int, seed: int, settings: Settings | None = None, save_draws: Path | None = None
+    name: str,
+    simulations: int,
+    seed: int,
+    settings: Settings | None = None,
+    asking: Asking | None = None,
+    save_draws: Path | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Train and measure.
 
@@ -95,7 +144,9 @@ def run(
     seed
         Of simulations, weights, training and draws.
     settings
-        What differs from the defaults.
+        Of training, where they differ from the defaults.
+    asking
+        The same of draws.
     save_draws
         Where to keep observations, given masks, draws and references.
 
@@ -103,10 +154,16 @@ def run(
     ------
     What was measured, ready for JSON; then the same of corrected draws, if they are asked for.
     """
-    task, settings = TASKS[name], settings or Settings()
-    questions = ask(task, settings.question_seed)  # before training: what is missing is told at once
-    simformer, train_seconds = _train(task, simulations, seed, settings)
-    print(f"{name}: trained in {train_seconds:.0f} s; drawing", file=sys.stderr)
+    asking = asking or Asking()
+    questions = ask(TASKS[name], asking.question_seed)  # before training: what is missing is told at once
+    trained = train(name, simulations, seed, settings or Settings())
+    print(f"{name}: trained in {trained.row['train_seconds']:.0f} s; drawing", file=sys.stderr)
+    yield from _measure(trained, questions, asking, save_draws)
+
+
+def train(name: str, simulations: int, seed: int, settings: Settings) -> Trained:
+    """The first half of :func:`run`: on a GPU, say, to ask elsewhere."""
+    simformer, train_seconds = _train(TASKS[name], simulations, seed, settings)
     overrides = _named({**settings.model, **settings.fit})
     overrides |= {"trained for": "the posterior alone"} if settings.posterior_only else {}
     row = {
@@ -118,7 +175,6 @@ def run(
         "model_gradient": bool(simformer.history.attrs["model_gradient"]),
         "overrides": overrides,
         "budget": settings.budget,
-        "question_seed": settings.question_seed,
         "train_seconds": round(train_seconds, 1),
         "train_steps": int(simformer.history["step"][-1]),
         "validation_loss": round(float(simformer.history["validation_loss"].min()), 5),
@@ -126,23 +182,34 @@ def run(
         "device": device(),
         "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
     }
-    times = time_draws(simformer, _alike(questions), settings.evaluations)
-    draws = draw(simformer, questions, DRAWS, jax.random.key(seed + 1), settings.evaluations)
-    in_depth = draw(
-        simformer, questions[:QUESTIONS_IN_DEPTH], MANY_DRAWS, jax.random.key(seed + 2), settings.evaluations
-    )
+    return Trained(simformer, row)
+
+
+def ask_trained(trained: Trained, asking: Asking, save_draws: Path | None = None) -> Iterator[dict[str, Any]]:
+    """The second half of :func:`run`."""
+    yield from _measure(trained, ask(TASKS[trained.row["task"]], asking.question_seed), asking, save_draws)
+
+
+def _measure(
+    trained: Trained, questions: Sequence[Question], asking: Asking, save_draws: Path | None
+) -> Iterator[dict[str, Any]]:
+    simformer, row, seed = trained.simformer, dict(trained.row), trained.row["seed"]
+    row |= {"question_seed": asking.question_seed} | ({} if row["device"] == device() else {"asked_on": device()})
+    times = time_draws(simformer, _alike(questions), asking.evaluations)
+    draws = draw(simformer, questions, DRAWS, jax.random.key(seed + 1), asking.evaluations)
+    in_depth = draw(simformer, questions[:QUESTIONS_IN_DEPTH], MANY_DRAWS, jax.random.key(seed + 2), asking.evaluations)
     peak = {"peak_rss_mib": round(peak_mib())}
     if save_draws is not None:
         keep(save_draws, questions, draws)
     scores = _score(simformer, questions, draws, in_depth)
-    if name == "two_moons":
+    if row["task"] == "two_moons":
         scores["radius_sd"] = float(np.mean([radius(d[:, :2], d[:, 2:]).std() for d in in_depth]))
     yield row | times | scores | peak
-    if settings.corrected:
+    if asking.corrected:
         first = questions[:QUESTIONS_IN_DEPTH]
         key, answer = jax.random.key(seed + 1), _corrected_answer
-        corrected = draw(simformer, first, DRAWS, key, settings.evaluations, answer)
-        row["overrides"] = overrides | {"draws": "corrected", "questions": len(first)}
+        corrected = draw(simformer, first, DRAWS, key, asking.evaluations, answer)
+        row["overrides"] = row["overrides"] | {"draws": "corrected", "questions": len(first)}
         row |= {"evaluations": times["evaluations"], "peak_rss_mib": round(peak_mib())}
         yield row | _score(simformer, first, corrected, in_depth[:0])
 

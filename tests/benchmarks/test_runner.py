@@ -25,16 +25,31 @@ def short_run(tmp_path_factory):
         patch.setattr(runner, "TIMED_DRAWS", 200)
         patch.setattr(runner, "QUESTIONS", 3)
         patch.setattr(runner, "QUESTIONS_IN_DEPTH", 1)
-        with pytest.MonkeyPatch.context() as stdout:
-            lines = []
-            stdout.setattr("builtins.print", lambda *a, **k: lines.append(a[0]) if "file" not in k else None)
-            command_line.main(
-                ["run", "tree", "--simulations", "200", "--steps", "100", "--width", "16", "--depth", "1",
-                 "--save-draws", str(folder / "draws.npz"), "--corrected"]
-            )  # fmt: skip
-    (folder / "runs.jsonl").write_text(lines[0] + "\n")
-    (folder / "corrected.jsonl").write_text(lines[1] + "\n")
+        training = ["tree", "--simulations", "200", "--steps", "100", "--width", "16", "--depth", "1"]
+        asking = ["--corrected", "--save-draws", str(folder / "draws.npz")]
+        lines = _printed(["run", *training, *asking])
+        (folder / "runs.jsonl").write_text(lines[0] + "\n")
+        (folder / "corrected.jsonl").write_text(lines[1] + "\n")
+        _printed(["train", *training, str(folder / "network")])
+        (folder / "asked.jsonl").write_text(_printed(["ask", str(folder / "network")])[0] + "\n")
     return folder
+
+
+def _printed(arguments):
+    with pytest.MonkeyPatch.context() as stdout:
+        lines = []
+        stdout.setattr("builtins.print", lambda *a, **k: lines.append(a[0]) if "file" not in k else None)
+        command_line.main(arguments)
+    return lines
+
+
+def test_training_and_asking_apart_give_what_one_run_gives(short_run):
+    whole, halves = (json.loads((short_run / f"{name}.jsonl").read_text()) for name in ("runs", "asked"))
+    measured = [name for name in whole if "seconds" in name or name == "peak_rss_mib"]
+    assert whole.keys() == halves.keys() and whole["c2st_rf_each"]
+    assert {n: v for n, v in whole.items() if n not in measured} == {
+        n: v for n, v in halves.items() if n not in measured
+    }
 
 
 def test_a_run_says_all_that_is_promised(short_run):
