@@ -337,13 +337,11 @@ class Simformer:
         self._simulated = Simulated(np.asarray(joint.standardisation.forward(jnp.asarray(train_set[:COMPARED]))))
         gradient = None
         if self.use_density and known:
-            parts = joint.layout, joint.standardisation, self._sequences.functions
-            gradient = model_gradient(self._replay, self.structure, *parts, train_set)
-        gradients = None if gradient is None else gradient.examples
+            gradient = model_gradient(self._replay, self.structure, joint.layout, joint.standardisation, train_set)
+        gradients = None if gradient is None else gradient.values
         trainer = Trainer(
             self._sequences.training, joint.standardisation, joint.process, make_optimiser(rate, steps), batch,
-            gradient and gradient.of_examples(tuple(array[:0] for array in gradient.examples)), self.questions,
-            self._sequences.functions,
+            gradient and gradient._replace(values=gradient.values[:0]), self.questions, self._sequences.functions,
         )  # fmt: skip
         checkpoints = None
         if checkpoint_dir is not None:

@@ -166,7 +166,7 @@ def test_the_models_gradient_is_that_without_an_embedding():
         channels, _ = simformer._channels(jax.random.key(0), 500, simulations)
         joint = simformer._initialise(jax.random.key(0), channels)
         gradients.append(
-            model_gradient(simformer._replay, simformer.structure, joint.layout, joint.standardisation, None, channels)
+            model_gradient(simformer._replay, simformer.structure, joint.layout, joint.standardisation, channels)
         )
     np.testing.assert_allclose(gradients[0].values[:, :2], gradients[1].values[:, :2], rtol=1e-4, atol=1e-4)
     assert gradients[1].values.shape == (500, 4) and gradients[1].known[:2].all()

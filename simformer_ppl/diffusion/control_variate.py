@@ -13,16 +13,13 @@ the derivative of the value by such a coordinate, ``w * noise + s * g`` has mean
 the mean of ``w``.
 
 The gradient by a latent channel of the joint density is that of the conditional density too, whatever is given: one
-gradient for each simulation serves every condition. Of a sequence that has a few points of a function, the gradient of
-all points has the right mean (Fisher's identity), but varies with those that are left out; where it is known what each
-point adds, that of the points at hand is taken.
+gradient for each simulation serves every condition.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from simformer_ppl.tokens.bounds import LEAST_SLOPE, Bounds
@@ -37,24 +34,6 @@ _LARGEST_SURPRISE = 30.0
 """Squares of ``r`` over their expectation at which their part in the fit of the variance is cut."""
 
 
-class PointGradients(NamedTuple):
-    """What each point of a function adds to the gradient by the channels that are no points.
-
-    Attributes
-    ----------
-    values
-        At every example; zero for channels that are no points.
-    information
-        Second moment of each over the simulations, outliers cut.
-    cross
-        The same of each with the gradient by the point itself.
-    """
-
-    values: Float[Array, "batch channels others"]
-    information: Float[Array, "channels others others"]
-    cross: Float[Array, "channels others"]
-
-
 class ModelGradient(NamedTuple):
     """Gradient of the log density of the clean standardised channels, of bounded ones by their unbounded coordinates.
 
@@ -66,53 +45,16 @@ class ModelGradient(NamedTuple):
         Second moment over the simulations of the gradient by the channels themselves, outliers cut.
     known
         Channels whose gradient can be relied on.
-    by_point
-        What the points of functions add to both, and is not in them; None, where it is.
     """
 
     values: Float[Array, "batch channels"]
     information: Float[Array, "*batch channels channels"]
     known: Bool[Array, "*batch channels"]
-    by_point: PointGradients | None = None
 
-    @property
-    def examples(self) -> tuple[Array, ...]:
-        """What there is of each example."""
-        return (self.values,) if self.by_point is None else (self.values, self.by_point.values)
-
-    def of_examples(self, examples: tuple[Array, ...]) -> "ModelGradient":
-        """The same of other examples."""
-        by_point = self.by_point and self.by_point._replace(values=examples[1])
-        return self._replace(values=examples[0], by_point=by_point)
-
-    def at(
-        self, channels: Int[Array, "batch some"], there: Bool[Array, "batch some"], others: Int[np.ndarray, " others"]
-    ) -> "ModelGradient":
-        """Of some channels of each example.
-
-        Parameters
-        ----------
-        channels
-            Which.
-        there
-            Whether the example has it, if it is a point.
-        others
-            Which of these are no points.
-        """
+    def at(self, channels: Int[Array, "batch some"]) -> "ModelGradient":
+        """Of some channels of each example."""
         values = jnp.take_along_axis(self.values, channels, 1)
-        information = self.information[channels[:, :, None], channels[:, None]]
-        if self.by_point is not None:
-            added = jnp.take_along_axis(self.by_point.values, channels[..., None], 1)
-            squares, cross = self.by_point.information[channels], self.by_point.cross[channels]
-            added, squares, cross = (
-                jnp.where(there.reshape(there.shape + (1,) * (array.ndim - 2)), array, 0.0)
-                for array in (added, squares, cross)
-            )
-            values = values.at[:, others].add(added.sum(1))
-            information = information.at[:, others[:, None], others].add(squares.sum(1))
-            information = information.at[:, :, others].add(cross)
-            information = information.at[:, others].add(jnp.swapaxes(cross, 1, 2))
-        return ModelGradient(values, information, self.known[channels])
+        return ModelGradient(values, self.information[channels[:, :, None], channels[:, None]], self.known[channels])
 
 
 def within_bounds(

@@ -95,7 +95,7 @@ class Trainer:
         parameters: nnx.State,
         rng_key: PRNGKeyArray,
         channels: Float[Array, "batch channels"],
-        gradient: tuple[Array, ...] | None = None,
+        gradient: Float[Array, "batch channels"] | None = None,
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """What is to be minimised, and the denoising loss, of a batch under freshly drawn condition masks.
 
@@ -104,16 +104,15 @@ class Trainer:
         place_key, mask_key, quantum_key, noise_key = jax.random.split(rng_key, 4)
         element_key = jax.random.fold_in(place_key, 1)
         layout, standardisation, coordinates, there = self.sequence.layout, self.standardisation, None, None
-        known = None if gradient is None or self.gradient is None else self.gradient.of_examples(gradient)
+        known = None if gradient is None or self.gradient is None else self.gradient._replace(values=gradient)
         if self.functions is not None:
             points = self.functions.draw_points(place_key, channels.shape[0], self.sequence.points)
             places = self.sequence.channels_at(points.places)
             channels = jnp.take_along_axis(channels, places, 1)
             standardisation = Standardisation(*(part[:, places] for part in standardisation))
+            known = None if known is None else known.at(places)
             coordinates = self.sequence.along_tokens(points.scaled)
             there = self.sequence.along_tokens(points.there) | ~self.sequence.is_point
-            others = np.flatnonzero(~self.sequence.is_point[layout.token_of_channel])
-            known = None if known is None else known.at(places, there[:, layout.token_of_channel], others)
         states = draw_states(
             mask_key,
             channels.shape[0],
@@ -136,7 +135,7 @@ class Trainer:
         return denoising_loss(noise_key, self.process, network, condition, layout.for_network(target), known)
 
     def step(
-        self, state: TrainingState, rng_key: PRNGKeyArray, data: tuple[Array, tuple[Array, ...] | None]
+        self, state: TrainingState, rng_key: PRNGKeyArray, data: tuple[Array, Array | None]
     ) -> tuple[TrainingState, Array]:
         """One gradient step on a random batch, and the moving average of the parameters."""
         index_key, loss_key = jax.random.split(jax.random.fold_in(rng_key, state.step))
@@ -156,7 +155,7 @@ class Trainer:
         self,
         state: TrainingState,
         rng_key: PRNGKeyArray,
-        data: tuple[Array, tuple[Array, ...] | None],
+        data: tuple[Array, Array | None],
         num_steps: Int[Array, ""],
     ) -> tuple[TrainingState, Float[Array, ""]]:
         """Take some steps without leaving the device; return their mean loss."""
@@ -198,7 +197,7 @@ def train(
     rng_key: PRNGKeyArray,
     training_set: Float[np.ndarray, "simulations channels"],
     validation_set: Float[np.ndarray, "held_out channels"],
-    gradients: tuple[Array, ...] | None,
+    gradients: Float[Array, "simulations channels"] | None,
     num_steps: int,
     bar: tqdm,
     checkpoints: Checkpoints | None = None,
@@ -218,8 +217,7 @@ def train(
     training_set, validation_set
         Channels, not standardised.
     gradients
-        Of the model's log density at the training set, where they are known
-        (:attr:`~simformer_ppl.diffusion.control_variate.ModelGradient.examples`).
+        Of the model's log density at the training set, where they are known.
     num_steps
         Length of the schedule.
     bar

@@ -9,14 +9,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from simformer_ppl.compilation import COMPILED_QUICKLY
-from simformer_ppl.diffusion.control_variate import ModelGradient, PointGradients
+from simformer_ppl.diffusion.control_variate import ModelGradient
 from simformer_ppl.replay import Replay
 from simformer_ppl.structure import ModelStructure
 from simformer_ppl.tokens.bounds import LEAST_SLOPE, Bounds
-from simformer_ppl.tokens.functions import Functions
 from simformer_ppl.tokens.layout import TokenLayout
 from simformer_ppl.tokens.standardisation import Standardisation
-from simformer_ppl.training.point_gradients import gradients_by_point
 
 CHUNK = 1_000
 
@@ -48,7 +46,6 @@ def model_gradient(
     structure: ModelStructure,
     layout: TokenLayout,
     standardisation: Standardisation,
-    functions: Functions | None,
     channels: Float[np.ndarray, "simulations channels"],
 ) -> ModelGradient | None:
     """Differentiate the log density of the model by the standardised channels, bounded ones in unbounded coordinates.
@@ -61,8 +58,6 @@ def model_gradient(
         Its structure.
     layout, standardisation
         From values to standardised channels.
-    functions
-        Sites of which an example has some points.
     channels
         Simulations of the model, not standardised.
 
@@ -98,35 +93,12 @@ def model_gradient(
         known &= ~np.isin(groups, groups[tested][broken])
     if not known.any():
         return None
-    by_point = None
-    if functions is not None and len(kept) == points.shape[1]:
-        constrained = lambda point: _constrained(layout, standardisation, bounds, point)  # noqa: E731
-        is_point = functions.are_points(structure.sites)[layout.token_of_channel]
-        by_point = gradients_by_point(replay, structure, layout, constrained, is_point, points)
-    slope = np.ones_like(values)
     if bounds is not None:
-        slope = np.maximum(np.asarray(bounds.slope(standardised))[:, kept], LEAST_SLOPE)
-    known_points = None
-    if by_point is not None:
-        others = np.flatnonzero(~is_point)
-        by_point = np.where(known[others], by_point, 0.0)
-        known_points = _point_gradients(by_point, values / slope, slope[:, others])
-        values[:, others] -= by_point.sum(1)
-    information = np.where(known & known[:, None], _information(values / slope), 0.0)
+        slope = np.asarray(bounds.slope(standardised))[:, kept]
+        information = _information(values / np.maximum(slope, LEAST_SLOPE))
+    information = np.where(known & known[:, None], information, 0.0)
     values, information = np.where(known, values, 0.0), information.astype(np.float32)
-    return ModelGradient(jnp.asarray(values), jnp.asarray(information), jnp.asarray(known), known_points)
-
-
-def _point_gradients(
-    by_point: Float[np.ndarray, "simulations channels others"],
-    own: Float[np.ndarray, "simulations channels"],
-    slope: Float[np.ndarray, "simulations others"],
-) -> PointGradients:
-    """With second moments, by the channels themselves."""
-    pieces = _cut_outliers(by_point / slope[:, None])
-    information = np.einsum("ncr,ncs->crs", pieces, pieces, optimize=True) / len(pieces)
-    cross = np.einsum("nc,ncr->cr", _cut_outliers(own), pieces, optimize=True) / len(pieces)
-    return PointGradients(*(jnp.asarray(part, jnp.float32) for part in (by_point, information, cross)))
+    return ModelGradient(jnp.asarray(values), jnp.asarray(information), jnp.asarray(known))
 
 
 def _log_density(
@@ -145,23 +117,11 @@ def _log_density(
     return replay.log_density(values) - jacobian
 
 
-def _constrained(
-    layout: TokenLayout, standardisation: Standardisation, bounds: Bounds | None, point: Float[Array, " channels"]
-) -> dict[str, Array]:
-    """Values of the sites."""
-    return layout.decode(standardisation.inverse(point if bounds is None else bounds.bounded(point)))
-
-
 def _information(gradients: Float[np.ndarray, "simulations channels"]) -> Float[np.ndarray, "channels channels"]:
-    """Second moment, outliers cut."""
-    cut = _cut_outliers(gradients)
-    return cut.T @ cut / len(cut)
-
-
-def _cut_outliers(gradients: Float[np.ndarray, "simulations ..."]) -> Float[np.ndarray, "simulations ..."]:
-    """Each channel cut at a few robust standard deviations."""
+    """Second moment, each channel cut at a few robust standard deviations."""
     scale = np.sqrt(np.median(gradients**2, 0) / _NORMAL_SQUARE_MEDIAN)
-    return np.clip(gradients, -_CUT * scale, _CUT * scale)
+    cut = np.clip(gradients, -_CUT * scale, _CUT * scale)
+    return cut.T @ cut / len(cut)
 
 
 def _may_be_continuous(structure: ModelStructure, layout: TokenLayout) -> Bool[np.ndarray, " channels"]:

@@ -1,7 +1,5 @@
 """The gradient of the model's density, and where it is not to be relied on."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,8 +24,7 @@ def gradient_of(model, count=500, **options):
     values = simformer.simulate(jax.random.key(0), count)
     channels = np.asarray(layout.encode({name: values[name].values for name in layout.sites}))
     standardisation = fit_standardisation(channels, ~layout.is_one_hot, layout.group_of_channel)
-    functions = simformer._sequences.functions
-    found = model_gradient(simformer._replay, simformer.structure, layout, standardisation, functions, channels)
+    found = model_gradient(simformer._replay, simformer.structure, layout, standardisation, channels)
     return found, channels, standardisation
 
 
@@ -165,61 +162,3 @@ def test_training_goes_without_where_it_must():
         for use in (True, False)
     ]
     assert np.array_equal(*losses)
-
-
-TIMES = np.linspace(0.0, 2.0, 12)
-
-
-def line(slope_law=None, read=False):
-    start, slope = sample("start", dist.Normal(0.0, 2.0)), sample("slope", slope_law or dist.Normal())
-    with numpyro.plate("time", len(TIMES)):
-        heights = sample("height", dist.Normal(start + slope * jnp.asarray(TIMES), 0.5))
-    if read:
-        sample("end", dist.Normal(heights[-1], 1.0))
-
-
-def some_points(count, rng):
-    """Five places for each example, of which it has the first few, and the channels of its sequence."""
-    places = np.stack([rng.permutation(len(TIMES))[:5] for _ in range(count)])
-    there = np.concatenate([np.ones((count, 2), bool), np.arange(5) < rng.integers(0, 6, (count, 1))], 1)
-    return places, there, np.concatenate([np.tile([0, 1], (count, 1)), 2 + places], 1)
-
-
-def test_of_some_points_of_a_line_the_gradient_is_that_of_their_density():
-    found, values, standardisation = gradient_of(line, coords={"time": TIMES}, continuous_dims=["time"])
-    places, there, channels = some_points(len(values), np.random.default_rng(0))
-    gradient = found.at(jnp.asarray(channels), jnp.asarray(there), np.array([0, 1]))
-    times = TIMES[places]
-    off = np.where(
-        there[:, 2:],
-        (np.take_along_axis(values, channels, 1)[:, 2:] - values[:, :1] - values[:, 1:2] * times) / 0.25,
-        0,
-    )
-    exact = np.stack([off.sum(1) - values[:, 0] / 4, (off * times).sum(1) - values[:, 1]], 1)
-    scale = np.asarray(standardisation.scale[-1])
-    np.testing.assert_allclose(gradient.values[:, :2], exact * scale[:2], rtol=1e-2, atol=1e-2)
-    count = there[:, 2:].sum(1)
-    np.testing.assert_allclose(gradient.information[:, 0, 0], (0.25 + count / 0.25) * scale[0] ** 2, rtol=0.2)
-    np.testing.assert_allclose(
-        gradient.information[:, 0, 2][there[:, 2]], -(scale[0] * scale[channels[:, 2]] / 0.25)[there[:, 2]], rtol=0.25
-    )
-    assert (np.abs(gradient.information[:, 0, 6][~there[:, 6]]) < 0.1 * scale[0] * scale[2] / 0.25).all()
-
-
-def test_of_some_points_behind_a_bounded_slope_partial_integration_holds():
-    found, values, _ = gradient_of(
-        partial(line, dist.Uniform(-1.0, 2.0)), 20_000, coords={"time": TIMES}, continuous_dims=["time"]
-    )
-    _, there, channels = some_points(len(values), np.random.default_rng(0))
-    gradient = found.at(jnp.asarray(channels), jnp.asarray(there), np.array([0, 1]))
-    pull = np.asarray(gradient.values[:, :2])
-    assert (np.abs(pull.mean(0)) < 4 * pull.std(0) / len(pull) ** 0.5).all()
-    seen = np.where(there[:, 2], np.take_along_axis(values, channels, 1)[:, 2], 0.0)
-    product = pull * np.tanh(seen)[:, None]
-    assert (np.abs(product.mean(0)) < 4 * product.std(0) / len(pull) ** 0.5).all()
-
-
-def test_points_that_a_site_reads_are_not_taken_apart():
-    options = {"coords": {"time": TIMES}, "continuous_dims": ["time"]}
-    assert gradient_of(line, **options)[0].by_point is not None
-    assert gradient_of(partial(line, read=True), **options)[0].by_point is None
