@@ -16,7 +16,7 @@ from simformer_ppl.structure import ModelStructure
 from simformer_ppl.tokens.standardisation import Standardisation
 from simformer_ppl.training.checkpoint import flatten, unflatten
 
-FORMAT = 5
+FORMAT = 6
 _PACKAGES = ("simformer-ppl", "jax", "flax", "numpyro", "orbax-checkpoint")
 
 

@@ -64,6 +64,41 @@ class CoordinateVectors(nnx.Module):
         return empty.at[:, places].set(moves)
 
 
+class Waves(nnx.Module):
+    """Tells a point the waves of its coordinate, of frequencies and phases that its token sets by what it knows so far.
+
+    What other variables do to a function of time is often to stretch it, or to shift it: a rate sets how fast the
+    solution of a differential equation runs.
+
+    Parameters
+    ----------
+    index
+        Which tokens are points of functions.
+    width
+        Size of a token's vector.
+    features
+        Frequencies.
+    """
+
+    def __init__(self, index: TokenIndex, width: int, features: int):
+        self.frequencies = nnx.Param(jnp.geomspace(_SLOWEST, _FASTEST / 2, features))
+        self.stretch, self.shift = (nnx.Param(jnp.zeros((width, features))) for _ in range(2))
+        self.out = nnx.Param(jnp.zeros((2 * features, width)))
+        self.index = index
+
+    def __call__(
+        self, tokens: Float[Array, "batch tokens width"], coordinates: Float[Array, "#batch tokens"]
+    ) -> Float[Array, "batch tokens width"]:
+        """What to add to the tokens: zero where they are no points."""
+        flat = tokens.reshape(-1, tokens.shape[-1])
+        stretch, shift = ((flat @ part[...]).reshape(*tokens.shape[:-1], -1) for part in (self.stretch, self.shift))
+        angles = 2 * jnp.pi * (coordinates[..., None] * (self.frequencies[...] + stretch) + shift)
+        waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
+        moves = (waves.reshape(-1, waves.shape[-1]) @ self.out[...]).reshape(tokens.shape)
+        is_point = np.isin(np.arange(tokens.shape[1]), self.index.functions)
+        return jnp.where(is_point[:, None], moves, 0.0)
+
+
 def nearness(coordinates: Float[Array, "#batch tokens"], index: TokenIndex) -> Float[Array, "#batch scales n n"]:
     """How near points of functions lie to each other at several scales, from 0 to 1; 0 for other tokens."""
     apart = coordinates[:, None, :, None] - coordinates[:, None, None, :]

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from simformer_ppl.network.coordinates import NEARNESS_SCALES, CoordinateVectors, nearness
+from simformer_ppl.network.coordinates import NEARNESS_SCALES, CoordinateVectors, Waves, nearness
 from simformer_ppl.network.embedding import NoiseEmbedding, TokenEmbedding
 from simformer_ppl.network.site_embedding import Embedding, SiteEmbedding
 from simformer_ppl.network.static_array import StaticArray
@@ -38,7 +38,8 @@ class NetworkConfig(NamedTuple):
     constant_features
         Hidden units between the known constants of a token and its vectors.
     coordinate_features, coordinate_hidden
-        Frequencies of the coordinate of a function's point, and hidden units between these and its vectors.
+        Frequencies of the coordinate of a function's point, of its vectors and of the waves that every layer adds; and
+        hidden units between these and its vectors.
     """
 
     width: int = 32
@@ -76,7 +77,7 @@ class Output(NamedTuple):
 class Layer(nnx.Module):
     """Pre-norm attention and feed-forward, each shifted by the noise level of the sequence."""
 
-    def __init__(self, config: NetworkConfig, num_relations: int, num_scales: int, rngs: nnx.Rngs):
+    def __init__(self, config: NetworkConfig, num_relations: int, index: TokenIndex, rngs: nnx.Rngs):
         width, inner, hidden = config.width, config.heads * config.head_width, config.widening * config.width
         residual = (2 * config.depth) ** -0.5  # keeps the variance of the residual stream at initialisation
         normal = lambda scale, *shape: nnx.Param(scale * jax.random.normal(rngs.params(), shape))  # noqa: E731
@@ -89,8 +90,10 @@ class Layer(nnx.Module):
         self.shift = nnx.Param(jnp.zeros((width, 2 * width)))
         # heads start with different tastes: where tokens share their identity, only relations tell them apart
         self.relation_bias = nnx.Param(jax.random.normal(rngs.params(), (config.heads, num_relations)))
-        if num_scales:
-            self.nearness_bias = nnx.Param(jax.random.normal(rngs.params(), (config.heads, num_scales)))
+        if index.points_are_linked:
+            self.nearness_bias = nnx.Param(jax.random.normal(rngs.params(), (config.heads, len(NEARNESS_SCALES))))
+        if index.has_functions:
+            self.waves = Waves(index, width, config.coordinate_features)
         self.attention_norm = nnx.RMSNorm(width, rngs=rngs)
         self.feed_forward_norm = nnx.RMSNorm(width, rngs=rngs)
         self.heads, self.head_width = config.heads, config.head_width
@@ -102,10 +105,13 @@ class Layer(nnx.Module):
         mask: Bool[Array, "#batch tokens tokens"],
         relations: Bool[np.ndarray, "relations tokens tokens"],
         near: Float[Array, "#batch scales tokens tokens"] | None,
+        coordinates: Float[Array, "#batch tokens"] | None,
     ) -> Float[Array, "batch tokens width"]:
         """Let tokens talk, then think."""
         attention_shift, feed_forward_shift = jnp.split((noise @ self.shift[...])[:, None], 2, -1)
         tokens = tokens + self._attend(self.attention_norm(tokens) + attention_shift, mask, relations, near)
+        if coordinates is not None:
+            tokens = tokens + self.waves(self.feed_forward_norm(tokens), coordinates)
         flat = (self.feed_forward_norm(tokens) + feed_forward_shift).reshape(-1, tokens.shape[-1])
         hidden = jax.nn.gelu(flat @ self.up[...] + self.up_bias[...], approximate=True)
         return tokens + (hidden @ self.down[...] + self.down_bias[...]).reshape(tokens.shape)
@@ -171,7 +177,7 @@ class Simformer(nnx.Module):
             self.coordinates = CoordinateVectors(index, config.width, *sizes, rngs)
         read = {name: SiteEmbedding(*pair, config.width, rngs) for name, pair in (embeddings or {}).items()}
         self.embeddings = nnx.Dict(read)
-        self.layers = _stack(config, len(relations), len(NEARNESS_SCALES) if index.points_are_linked else 0, rngs)
+        self.layers = _stack(config, len(relations), index, rngs)
         self.relations = StaticArray.of(relations)
         self.head_bias = nnx.Param(jnp.zeros(channels))
         self.variance_head = nnx.Param(jnp.zeros((channels, config.width)))
@@ -218,7 +224,7 @@ class Simformer(nnx.Module):
         graph, layers = nnx.split(self.layers)
 
         def through(tokens: Array, layer: nnx.State) -> tuple[Array, None]:
-            return nnx.merge(graph, layer)(tokens, noise, mask, self.relations.array, near), None
+            return nnx.merge(graph, layer)(tokens, noise, mask, self.relations.array, near, coordinates), None
 
         # what a layer computes is computed again for its gradient: memory traffic takes longer, and far more room
         tokens, _ = jax.lax.scan(jax.checkpoint(through, prevent_cse=False), tokens, layers)
@@ -241,12 +247,12 @@ class Simformer(nnx.Module):
         return np.unique(np.where(alone, -1 - np.arange(len(groups)), groups), return_inverse=True)[1]
 
 
-def _stack(config: NetworkConfig, num_relations: int, num_scales: int, rngs: nnx.Rngs) -> Layer:
+def _stack(config: NetworkConfig, num_relations: int, index: TokenIndex, rngs: nnx.Rngs) -> Layer:
     """Layers in one, the parameters of each along a leading axis: a loop over them compiles the layer once."""
 
     @nnx.split_rngs(splits=config.depth)
     @nnx.vmap
     def create(rngs: nnx.Rngs) -> Layer:
-        return Layer(config, num_relations, num_scales, rngs)
+        return Layer(config, num_relations, index, rngs)
 
     return create(rngs)
