@@ -30,8 +30,7 @@ def save(
     ValueError
         If the folder exists and holds no saved Simformer.
     """
-    if folder.exists() and any(folder.iterdir()) and not (folder / "configuration.json").exists():
-        raise ValueError(f"{folder}: expected a new folder or a saved Simformer, got a folder with other files.")
+    refuse_other_files(folder)
     folder.mkdir(parents=True, exist_ok=True)
     versions = {package: version(package) for package in _PACKAGES}
     text = json.dumps({"format": FORMAT, "versions": versions, **configuration}, indent=2)
@@ -41,6 +40,18 @@ def save(
         checkpointer.save((folder / "arrays").absolute(), arrays, force=True)
     np.savez(folder / "constants.npz", known=structure.token_constants, components=joint.layout.constants)
     history.to_netcdf(folder / "history.nc", engine="h5netcdf")
+
+
+def refuse_other_files(folder: Path) -> None:
+    """Refuse a folder to save to.
+
+    Raises
+    ------
+    ValueError
+        If it exists and holds no saved Simformer.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / "configuration.json").exists():
+        raise ValueError(f"{folder}: expected a new folder or a saved Simformer, got a folder with other files.")
 
 
 def read_configuration(folder: Path) -> dict[str, Any]:

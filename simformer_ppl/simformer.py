@@ -320,7 +320,7 @@ class Simformer:
         DeviceWarning
             If there is a GPU, and JAX does not see it. The devices that train are logged (logger ``simformer_ppl``).
         TrainingWarning
-            If it was interrupted.
+            If it was interrupted, or its loss is no number any more.
         """
         data_key, split_key, init_key, train_key = jax.random.split(rng_key, 4)
         channels, known = self._channels(data_key, num_simulations, simulations, progress_bar)

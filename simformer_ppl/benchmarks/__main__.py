@@ -23,6 +23,7 @@ from simformer_ppl.benchmarks.throughput import measure_device
 from simformer_ppl.benchmarks.tracing import measure_tracing
 from simformer_ppl.diffusion.process import PROCESSES
 from simformer_ppl.network import NetworkConfig
+from simformer_ppl.persistence import refuse_other_files
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -108,6 +109,7 @@ def _measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 options.save_draws,
             )
         case "train":
+            refuse_other_files(options.folder)  # before training: what cannot be saved is told at once
             trained = train(options.task, options.simulations, options.seed, _settings(options))
             trained.save(options.folder)
             yield trained.row
@@ -138,15 +140,15 @@ def _measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def _add_runs(commands: Any) -> None:
-    run = commands.add_parser("run", help="train on a task, and score its answers against references")
-    train = commands.add_parser("train", help="the first half of run: on a GPU, say")
-    ask = commands.add_parser("ask", help="the second half of run: score what was trained")
-    for parser in (run, train):
+    whole = commands.add_parser("run", help="train on a task, and score its answers against references")
+    first = commands.add_parser("train", help="the first half of run: on a GPU, say")
+    second = commands.add_parser("ask", help="the second half of run: score what was trained")
+    for parser in (whole, first):
         parser.add_argument("task", choices=TASKS)
         _add_training(parser)
-    train.add_argument("folder", type=Path, help="for the network")
-    ask.add_argument("folder", type=Path, help="written by train")
-    for parser in (run, ask):
+    first.add_argument("folder", type=Path, help="for the network")
+    second.add_argument("folder", type=Path, help="written by train")
+    for parser in (whole, second):
         _add_asking(parser)
 
 

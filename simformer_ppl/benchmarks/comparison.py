@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from simformer_ppl.benchmarks import peers
-from simformer_ppl.benchmarks.runner import DRAWS, ask, device, draw, score, time_draws
+from simformer_ppl.benchmarks.runner import DRAWS, device, draw, questions_of, score, time_draws
 from simformer_ppl.benchmarks.tasks.catalogue import TASKS
 from simformer_ppl.benchmarks.tasks.task import Question, Task
 from simformer_ppl.simformer import Simformer
@@ -70,7 +70,7 @@ def compare(
         If a peer fails; the message ends as its output does.
     """
     task = TASKS[name]
-    questions = ask(task)
+    questions = questions_of(task)
     asked = {"task": name, "simulations": simulations, "seed": seed}
     ours = _ours(task, simulations, seed, questions, use_density=True)
     yield asked | ours

@@ -107,7 +107,7 @@ class Trained(NamedTuple):
     row: dict[str, Any]
 
     def save(self, folder: Path) -> None:
-        """Write both to a folder."""
+        """Write both to a folder, new or written before."""
         self.simformer.save(folder)
         (folder / _TRAINING).write_text(json.dumps(self.row))
 
@@ -155,7 +155,7 @@ def run(
     What was measured, ready for JSON; then the same of corrected draws, if they are asked for.
     """
     asking = asking or Asking()
-    questions = ask(TASKS[name], asking.question_seed)  # before training: what is missing is told at once
+    questions = questions_of(TASKS[name], asking.question_seed)  # before training: what is missing is told at once
     trained = train(name, simulations, seed, settings or Settings())
     print(f"{name}: trained in {trained.row['train_seconds']:.0f} s; drawing", file=sys.stderr)
     yield from _measure(trained, questions, asking, save_draws)
@@ -180,21 +180,23 @@ def train(name: str, simulations: int, seed: int, settings: Settings) -> Trained
         "validation_loss": round(float(simformer.history["validation_loss"].min()), 5),
         "parameters": simformer.num_parameters,
         "device": device(),
-        "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
+        "versions": _versions(),
     }
     return Trained(simformer, row)
 
 
 def ask_trained(trained: Trained, asking: Asking, save_draws: Path | None = None) -> Iterator[dict[str, Any]]:
     """The second half of :func:`run`."""
-    yield from _measure(trained, ask(TASKS[trained.row["task"]], asking.question_seed), asking, save_draws)
+    yield from _measure(trained, questions_of(TASKS[trained.row["task"]], asking.question_seed), asking, save_draws)
 
 
 def _measure(
     trained: Trained, questions: Sequence[Question], asking: Asking, save_draws: Path | None
 ) -> Iterator[dict[str, Any]]:
     simformer, row, seed = trained.simformer, dict(trained.row), trained.row["seed"]
-    row |= {"question_seed": asking.question_seed} | ({} if row["device"] == device() else {"asked_on": device()})
+    row["question_seed"] = asking.question_seed
+    if row["device"] != device():
+        row |= {"asked_on": device(), "asked_with": _versions()}
     times = time_draws(simformer, _alike(questions), asking.evaluations)
     draws = draw(simformer, questions, DRAWS, jax.random.key(seed + 1), asking.evaluations)
     in_depth = draw(simformer, questions[:QUESTIONS_IN_DEPTH], MANY_DRAWS, jax.random.key(seed + 2), asking.evaluations)
@@ -235,7 +237,7 @@ def _train(task: Task, simulations: int, seed: int, settings: Settings) -> tuple
     return simformer, time.perf_counter() - start
 
 
-def ask(task: Task, seed: int | None = None) -> list[Question]:
+def questions_of(task: Task, seed: int | None = None) -> list[Question]:
     """The reference questions of a task; or others, from a seed."""
     if task.shipped and seed is None:
         return shipped_questions(task, MANY_DRAWS)
@@ -384,6 +386,10 @@ def _is_posterior(simformer: Simformer, question: Question) -> bool:
     """Whether all data are given, and nothing else."""
     parts = _parts(simformer, question).items()
     return all(bool((question.given[part] == simformer.structure.sites[name].is_data).all()) for name, part in parts)
+
+
+def _versions() -> dict[str, str]:
+    return {package: importlib.metadata.version(package) for package in PACKAGES}
 
 
 def _named(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from simformer_ppl.benchmarks.runner import ask, condition
+from simformer_ppl.benchmarks.runner import condition, questions_of
 from simformer_ppl.benchmarks.tasks.catalogue import TASKS
 from simformer_ppl.diagnostics.c2st import c2st
 from simformer_ppl.diffusion.process import EDM
@@ -34,7 +34,7 @@ def compare_samplers(
         Ask about observations simulated from this seed, in place of the reference observations.
     """
     task = TASKS[name]
-    questions = ask(task, question_seed)[:QUESTIONS]
+    questions = questions_of(task, question_seed)[:QUESTIONS]
     simformer = Simformer(task.model, **task.options).fit(jax.random.key(seed), simulations)
     asked = condition(simformer, questions)
     for sampler in SAMPLERS:

@@ -253,6 +253,14 @@ def train(
                 state, validation_loss = trainer.validate(state, validation_key, held_out)
                 history.append((done, float(loss), float(validation_loss)))
                 bar.set_postfix(loss=f"{history[-1][1]:.3f}", validation=f"{history[-1][2]:.3f}")
+                if not np.isfinite(history[-1][2]):
+                    warnings.warn(
+                        f"The loss is no number any more at step {done} of {num_steps}; the best weights before it are "
+                        "kept. Try a smaller learning_rate, or use_density=False.",
+                        TrainingWarning,
+                        stacklevel=3,
+                    )
+                    break
                 if checkpoints:
                     checkpoints.write(done, state)
     except KeyboardInterrupt:

@@ -14,6 +14,7 @@ import pytest
 import xarray as xr
 
 from simformer_ppl import Simformer
+from simformer_ppl.exceptions import TrainingWarning
 from tests.conftest import SMALL, chain_model
 
 SHORT = {"num_steps": 500, "batch_size": 32, "progress_bar": False}
@@ -117,6 +118,15 @@ def fit_until(simformer, step, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_loss_that_is_no_number_ends_training_and_keeps_the_weights_before():
+    simformer = Simformer(chain_model, network=SMALL)
+    with pytest.warns(TrainingWarning, match="no number any more at step 250 of 1000; the best weights"):
+        simformer.fit(jax.random.key(0), 200, num_steps=1_000, learning_rate=1e30, progress_bar=False)
+    assert simformer.history.sizes["step"] == 1
+    draws = simformer.condition(y=np.zeros(3)).draw(jax.random.key(1), (10,))
+    assert np.isfinite(draws["a"]).all()
+
+
 def test_best_weights_are_those_of_the_lowest_validation_loss(monkeypatch):
     # twenty simulations are soon learned by heart: the last weights are worse than the best
     simformer = Simformer(chain_model, network=SMALL, use_density=False)
