@@ -15,7 +15,7 @@ from tests.conftest import untrained
 from tests.test_functions import NOISE, OPTIONS, TIMES, exact, given, line
 
 SEEN = TIMES[[2, 9]], [0.4, -0.2]
-DRAWS = 600
+DRAWS = 1_000
 
 
 @pytest.fixture(scope="module")
