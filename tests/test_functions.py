@@ -136,7 +136,6 @@ def test_the_density_of_parameters(learned):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="answers about points with the parameters left out are too narrow: .2 nats", strict=True)
 def test_the_density_of_points_with_the_parameters_left_out(learned):
     mean, covariance = exact(*SEEN, [0.5, 1.5])
     mean, covariance = mean[2:], covariance[2:, 2:]
