@@ -117,7 +117,6 @@ def fit_until(simformer, step, monkeypatch):
     simformer.fit(jax.random.key(0), 40, num_steps=1_500, batch_size=32, validation_fraction=0.5, progress_bar=False)
 
 
-@pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_training_and_keeps_the_weights_before():
     simformer = Simformer(chain_model, network=SMALL)
     with pytest.warns(TrainingWarning, match="no number any more at step 250 of 1000; the best weights"):
@@ -127,6 +126,7 @@ def test_a_loss_that_is_no_number_ends_training_and_keeps_the_weights_before():
     assert np.isfinite(draws["a"]).all()
 
 
+@pytest.mark.slow
 def test_best_weights_are_those_of_the_lowest_validation_loss(monkeypatch):
     # twenty simulations are soon learned by heart: the last weights are worse than the best
     simformer = Simformer(chain_model, network=SMALL, use_density=False)
