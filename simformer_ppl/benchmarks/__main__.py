@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from simformer_ppl.benchmarks.asking import Asking, ask
 from simformer_ppl.benchmarks.comparison import PEERS, compare
 from simformer_ppl.benchmarks.costs import COSTS, measure_costs
 from simformer_ppl.benchmarks.figures import plot
@@ -16,11 +17,12 @@ from simformer_ppl.benchmarks.masks import measure_masks
 from simformer_ppl.benchmarks.models import SIZED
 from simformer_ppl.benchmarks.questions import QUESTIONS, measure_questions
 from simformer_ppl.benchmarks.report import read, report
-from simformer_ppl.benchmarks.runner import Asking, Settings, Trained, ask_trained, run, train
+from simformer_ppl.benchmarks.runner import run
 from simformer_ppl.benchmarks.sampling import compare_samplers
 from simformer_ppl.benchmarks.tasks.catalogue import TASKS
 from simformer_ppl.benchmarks.throughput import measure_device
 from simformer_ppl.benchmarks.tracing import measure_tracing
+from simformer_ppl.benchmarks.training import Settings, Trained, train
 from simformer_ppl.diffusion.process import PROCESSES
 from simformer_ppl.network import NetworkConfig
 from simformer_ppl.persistence import refuse_other_files
@@ -114,7 +116,7 @@ def _measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             trained.save(options.folder)
             yield trained.row
         case "ask":
-            yield from ask_trained(Trained.load(options.folder), _asking(options), options.save_draws)
+            yield from ask(Trained.load(options.folder), _asking(options), options.save_draws)
         case "samplers":
             yield from compare_samplers(
                 options.task, options.simulations, options.seed, options.evaluations, options.question_seed

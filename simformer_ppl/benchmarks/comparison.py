@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from simformer_ppl.benchmarks import peers
-from simformer_ppl.benchmarks.runner import DRAWS, device, draw, questions_of, score, time_draws
+from simformer_ppl.benchmarks.asking import DRAWS, draw, questions_of, score, time_draws
+from simformer_ppl.benchmarks.machine import device
 from simformer_ppl.benchmarks.tasks.catalogue import TASKS
 from simformer_ppl.benchmarks.tasks.task import Question, Task
 from simformer_ppl.simformer import Simformer

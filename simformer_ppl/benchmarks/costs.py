@@ -14,8 +14,8 @@ import numpyro
 import numpyro.distributions as dist
 import xarray as xr
 
+from simformer_ppl.benchmarks.machine import device
 from simformer_ppl.benchmarks.memory import peak_mib
-from simformer_ppl.benchmarks.runner import device
 from simformer_ppl.benchmarks.throughput import fastest
 from simformer_ppl.conditioned import ConditionedDistribution
 from simformer_ppl.labelled_arrays import dataset_to_arrays

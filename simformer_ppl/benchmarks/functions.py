@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from simformer_ppl.benchmarks.runner import device
+from simformer_ppl.benchmarks.machine import device
 from simformer_ppl.benchmarks.tasks import hodgkin_huxley, sird
 from simformer_ppl.simformer import Simformer
 from simformer_ppl.tokens.intervals import below

@@ -24,7 +24,7 @@ from simformer_ppl.benchmarks.known_models import (
     normals,
     two_moons_with_density,
 )
-from simformer_ppl.benchmarks.runner import device
+from simformer_ppl.benchmarks.machine import device
 from simformer_ppl.benchmarks.tasks.catalogue import TASKS
 from simformer_ppl.conditioned import ConditionedDistribution
 from simformer_ppl.diagnostics.c2st import c2st

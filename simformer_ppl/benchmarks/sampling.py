@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from simformer_ppl.benchmarks.runner import condition, questions_of
+from simformer_ppl.benchmarks.asking import condition, questions_of
 from simformer_ppl.benchmarks.tasks.catalogue import TASKS
 from simformer_ppl.diagnostics.c2st import c2st
 from simformer_ppl.diffusion.process import EDM

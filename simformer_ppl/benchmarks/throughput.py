@@ -14,8 +14,8 @@ from flax import nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from jaxtyping import Array
 
+from simformer_ppl.benchmarks.machine import device
 from simformer_ppl.benchmarks.published_network import PublishedNetwork
-from simformer_ppl.benchmarks.runner import device
 from simformer_ppl.benchmarks.tasks.catalogue import TASKS
 from simformer_ppl.diffusion.process import PROCESSES
 from simformer_ppl.joint import LearnedJoint

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from simformer_ppl.benchmarks import __main__ as command_line
-from simformer_ppl.benchmarks import runner
+from simformer_ppl.benchmarks import asking
 from simformer_ppl.benchmarks.figures import plot
 from simformer_ppl.benchmarks.report import read, report
 
@@ -20,14 +20,14 @@ PROMISED = (
 def short_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "DRAWS", 100)
-        patch.setattr(runner, "MANY_DRAWS", 200)
-        patch.setattr(runner, "TIMED_DRAWS", 200)
-        patch.setattr(runner, "QUESTIONS", 3)
-        patch.setattr(runner, "QUESTIONS_IN_DEPTH", 1)
+        patch.setattr(asking, "DRAWS", 100)
+        patch.setattr(asking, "MANY_DRAWS", 200)
+        patch.setattr(asking, "TIMED_DRAWS", 200)
+        patch.setattr(asking, "QUESTIONS", 3)
+        patch.setattr(asking, "QUESTIONS_IN_DEPTH", 1)
         training = ["tree", "--simulations", "200", "--steps", "100", "--width", "16", "--depth", "1"]
-        asking = ["--corrected", "--save-draws", str(folder / "draws.npz")]
-        lines = _printed(["run", *training, *asking])
+        options = ["--corrected", "--save-draws", str(folder / "draws.npz")]
+        lines = _printed(["run", *training, *options])
         (folder / "runs.jsonl").write_text(lines[0] + "\n")
         (folder / "corrected.jsonl").write_text(lines[1] + "\n")
         _printed(["train", *training, str(folder / "network")])
