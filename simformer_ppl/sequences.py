@@ -181,13 +181,14 @@ class Sequences:
         channels
             Simulations whose scale the standardisation takes.
         process
-            Noise levels and preconditioning.
+            Noise levels and preconditioning; where the model has functions, as it is for these.
         """
         network, layout = self.training.network, self.layout
         parameters = jax.jit(lambda key: nnx.state(network(key)), compiler_options=COMPILED_QUICKLY)(rng_key)
         may_warp, alike = ~(layout.is_one_hot | layout.is_bounded), layout.standardised_alike(channels)
         coarse = alike
         if self.functions is not None:
+            process = process.for_functions()
             # points of a function are scaled place by place, and in between as their neighbours are
             points = self.functions.are_points(layout.sites)[layout.token_of_channel]
             coarse = _numbered(np.where(points, layout.group_of_channel + len(points), alike))

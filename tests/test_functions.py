@@ -10,6 +10,7 @@ import xarray as xr
 from scipy import stats
 
 from simformer_ppl import Simformer, above
+from simformer_ppl.diffusion.process import PROCESSES
 from simformer_ppl.function_blocks import nearest
 from simformer_ppl.structure.collapse import KindGraph, joined_by_points
 from tests.conftest import SMALL, trained_once, untrained
@@ -459,6 +460,19 @@ def test_answers_follow_a_permutation_of_the_functions_of_a_plate():
         for each in (y, y[[1, 2, 0]])
     ]
     np.testing.assert_allclose(densities[0], densities[1], rtol=1e-5)
+
+
+def test_functions_are_trained_at_more_of_the_higher_noise_levels():
+    def levels(simformer):
+        process = simformer._sequences.initial_joint(jax.random.key(0), np.eye(23), PROCESSES["edm"]).process
+        return process.training_levels(jax.random.key(1), 10_000), process.grid(20)
+
+    (functions, drawn_at), (scalars, others) = levels(Simformer(line, **OPTIONS)), levels(Simformer(line))
+    # low levels are not forgotten, and sampling passes through the same
+    assert np.allclose(np.log(np.median(functions)), -1.0, atol=0.05)
+    assert np.mean(functions < 0.1) > 0.15
+    assert np.mean(functions > 1.0) > 1.4 * np.mean(scalars > 1.0)
+    assert np.array_equal(drawn_at, others)
 
 
 def test_a_continuous_dim_does_not_vary_in_size():

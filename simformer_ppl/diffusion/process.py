@@ -90,6 +90,10 @@ class Process(Protocol):
         """Draw noise levels, stratified over the batch."""
         ...
 
+    def for_functions(self) -> "Process":
+        """The same process, as models with functions are trained."""
+        ...
+
     def weight(self, level: Float[Array, " batch"]) -> Float[Array, " batch"]:
         """Loss weight of the squared error of the denoised values."""
         ...
@@ -139,6 +143,10 @@ class EDM(NamedTuple):
         """Log-normal noise levels."""
         uniform = jnp.clip(stratified(rng_key, batch), 1e-5, 1 - 1e-5)
         return jnp.exp(self.log_mean + self.log_sd * ndtri(uniform))
+
+    def for_functions(self) -> "EDM":
+        """More of the higher levels: how a function follows from what is given is learned there, and takes longest."""
+        return self._replace(log_mean=-1.0, log_sd=1.5)
 
     def weight(self, level: Float[Array, " batch"]) -> Float[Array, " batch"]:
         """Loss weight that makes the regression target of the network unit-variance at every level (table 1)."""
@@ -201,6 +209,10 @@ class NoisePrediction(ABC):
     def training_levels(self, rng_key: PRNGKeyArray, batch: int) -> Float[Array, " batch"]:
         """Noise levels at uniform times."""
         return self.level(self.earliest + (1 - self.earliest) * stratified(rng_key, batch))
+
+    def for_functions(self) -> "NoisePrediction":
+        """As published."""
+        return self
 
     def weight(self, level: Float[Array, " batch"]) -> Float[Array, " batch"]:
         """That of the squared error of the noise."""
