@@ -38,7 +38,13 @@ def test_draws_obey_the_function(fitted):
     assert fitted.condition(y=0.0).draw(jax.random.key(0), sites=["a", "energy"]).keys() == {"a", "energy"}
 
 
-@pytest.mark.parametrize(("interval", "route"), [(below(1.0), "draw and keep"), (between(0.01, 0.02), "tempering")])
+@pytest.mark.parametrize(
+    ("interval", "route"),
+    [
+        (below(1.0), "draw and keep"),
+        pytest.param(between(0.01, 0.02), "tempering", marks=pytest.mark.slow),
+    ],
+)
 def test_what_is_computed_lies_in_the_interval(fitted, interval, route):
     tree = fitted.condition(y=0.3, energy=interval).sample(jax.random.key(0), 200)
     assert tree.sample_stats.attrs["route"] == route

@@ -51,6 +51,7 @@ def test_arviz_compares_and_perturbs(chain):
     assert set(az.psense(tree, group="prior")) == {"a", "b"}
 
 
+@pytest.mark.slow
 def test_missing_data_have_no_likelihood(chain, gaussian_chain):
     y = np.where([False, True, False], np.nan, Y)
     tree = chain.condition(y=y).importance_resample(jax.random.key(1), 500)

@@ -172,6 +172,7 @@ def test_an_interrupt_in_a_callback_is_one():
         Simformer(Interrupted(np.inf).model).simulate(KEY, 40)
 
 
+@pytest.mark.slow
 def test_calibration_goes_without_what_fails():
     simformer = Simformer(Simulator(1.5).model, network=NetworkConfig(width=8, depth=1, heads=1))
     with pytest.warns(RuntimeWarning, match="simulations fail"):
