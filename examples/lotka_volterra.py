@@ -149,7 +149,7 @@ figure.savefig(folder / "rates.png", dpi=110)
 # %% [markdown]
 # ## How far to trust it
 # More data leave less doubt, and runs of the model with drawn rates lie where the network expects them. Where that
-# fails, the network has not been trained for long enough; after 10,000 steps, some standard deviations do not shrink.
+# fails, the network has not been trained for long enough.
 
 # %%
 for name in truth:
