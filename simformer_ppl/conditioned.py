@@ -332,7 +332,7 @@ class ConditionedDistribution(Query):
         >>> def model(y=None):
         ...     mu = numpyro.sample("mu", dist.Normal(0, 1))
         ...     numpyro.sample("y", dist.Normal(mu, 0.5), obs=y)
-        >>> simformer = Simformer(model).fit(jax.random.key(0), 1_000, num_steps=500, progress_bar=False)
+        >>> simformer = Simformer(model).fit(jax.random.key(0), 1_000, num_steps=100, progress_bar=False)
         >>> learned = simformer.condition(y=1.0).as_numpyro()
         >>> def next_model():
         ...     mu = numpyro.sample("mu", learned)
