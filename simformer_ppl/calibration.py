@@ -1,7 +1,7 @@
 """Whether the answers can be trusted on the whole: true values of fresh simulations among the draws given the rest."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,9 @@ from simformer_ppl.conditioned import ConditionedDistribution
 from simformer_ppl.diagnostics.calibration import central_coverage, pit_values, tarp_values, uniformity
 from simformer_ppl.diagnostics.local_c2st import LocalC2ST, local_c2st
 from simformer_ppl.given_check import JOINTLY
+from simformer_ppl.naming import stored_labels, stored_names
 from simformer_ppl.structure import ModelStructure
+from simformer_ppl.tokens.conditions import Given
 
 LEVELS = 0.5, 0.9
 """Of the intervals whose coverage is told."""
@@ -69,9 +71,11 @@ class Calibration:
     @property
     def pit(self) -> xr.DataTree:
         """What ``az.plot_ecdf_pit`` draws, with ``coverage=True`` too: groups ``prior_sbc`` and ``tarp``."""
-        variables = {n: (("chain", "draw", *self.dims[n]), values[None]) for n, values in self.pits.items()}
+        names = stored_names(self.asked.structure)
+        variables = {names[n]: (("chain", "draw", *self.dims[n]), values[None]) for n, values in self.pits.items()}
         lengths = {dim: n for dims, values in variables.values() for dim, n in zip(dims, values.shape, strict=True)}
-        labels = {dim: np.asarray(self.coords.get(dim, np.arange(n))) for dim, n in lengths.items()}
+        own = stored_labels(self.coords)
+        labels = {dim: own.get(dim, np.arange(n)) for dim, n in lengths.items()}
         jointly = xr.Dataset({JOINTLY: (("chain", "draw"), self.levels[None])})
         return xr.DataTree.from_dict({"prior_sbc": xr.Dataset(variables, labels), "tarp": jointly})
 
@@ -104,7 +108,7 @@ class Calibration:
         Parameters
         ----------
         asked
-            The same scalars given, with values of interest.
+            The same scalars given, with values of interest; asked for what was calibrated.
         rng_key
             Source of all randomness.
         num_draws
@@ -117,11 +121,11 @@ class Calibration:
         ValueError
             If other scalars are given, or a batch is.
         """
-        same = asked.latent_sites == self.asked.latent_sites and asked.observed_sites == self.asked.observed_sites
         latent = {name: self._is_latent(name) for name in self.truths}
-        given = _given_scalars(self.asked, self.num_simulations)
-        if asked.batch_shape or not same or _given_scalars(asked, 1).shape[1] != given.shape[1]:
+        if asked.batch_shape or not _give_alike(asked.given, self.asked.given):
             raise ValueError(f"Expected one condition that gives what {self.asked!r} gives, got {asked!r}.")
+        asked = replace(self.asked, given=asked.given)
+        given = _given_scalars(self.asked, self.num_simulations)
         draw_key, choice_key = jax.random.split(rng_key)
         rng = np.random.default_rng(np.asarray(jax.random.key_data(choice_key)).ravel())
         one_each = {name: values[0] for name, values in self.draws.items()}
@@ -243,6 +247,18 @@ def _flat(
     """Latent scalars of all sites."""
     parts = [np.asarray(values[n], float).reshape(*leading, -1)[..., mask.ravel()] for n, mask in latent.items()]
     return np.concatenate(parts, -1)
+
+
+def _give_alike(given: Given, other: Given) -> bool:
+    """Whether the same scalars are given by values, and nothing else."""
+    if given.intervals or given.constraints or given.priors or given.values.keys() != other.values.keys():
+        return False
+    for name, value in given.values.items():
+        if not np.array_equal(given.coordinates.get(name, ()), other.coordinates.get(name, ())):
+            return False
+        if not np.array_equal(np.isnan(value), np.isnan(other.values[name]).reshape(-1, *np.shape(value))[0]):
+            return False
+    return True
 
 
 def _given_scalars(asked: ConditionedDistribution, count: int) -> Float[np.ndarray, "count scalars"]:

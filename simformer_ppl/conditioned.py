@@ -22,6 +22,7 @@ from simformer_ppl.model_density import ModelDensity
 from simformer_ppl.numpyro_distribution import LatentDistribution
 from simformer_ppl.progress import progress
 from simformer_ppl.query import Query
+from simformer_ppl.replicates import recompute, replicate
 from simformer_ppl.restrictions import read_constraint, read_prior
 from simformer_ppl.structure import ModelStructure, Site
 from simformer_ppl.tokens.conditions import (
@@ -125,7 +126,7 @@ class ConditionedDistribution(Query):
             if name in self.structure.sites and name not in self._weighable:
                 what = "has an embedding" if self.structure.sites[name].is_embedded else "is a function"
                 raise ValueError(f"prior: site '{name}' {what}. Expected one of: {', '.join(self._weighable)}.")
-            read_new = read_prior(self.structure, self.replay, name, new)
+            read_new = read_prior(self.structure, self.replay, name, new, self._weighable)
             given = replace(given, priors={**given.priors, name: read_new})
         pairs = {name: (self.structure.sites[name], value) for name, value in given.values.items()}
         result = replace(self, given=replace(given, batch_shape=join_batches(pairs)))
@@ -224,6 +225,7 @@ class ConditionedDistribution(Query):
         """
         _check_chains(num_samples, num_chains)
         asked = self.of_sites(sites, at)
+        asked._labelled()  # refuses what has no labels
         if log_prob:
             asked._refuse_density()
         steps = self._evaluations(num_steps)
@@ -281,6 +283,7 @@ class ConditionedDistribution(Query):
         """
         _check_chains(num_samples, num_chains)
         asked = self.of_sites(None, at)
+        asked._labelled()  # refuses what has no labels
         density = asked._model_density
         density.refuse_if_unknown()
         if predictive:
@@ -465,14 +468,15 @@ class ConditionedDistribution(Query):
 
     def _deterministics(self, values: Mapping[str, Array]) -> dict[str, np.ndarray]:
         sites, at_hand = self.structure.sites.keys(), self._at_hand
-        records = self._labelled().structure.deterministics.items()
-        wanted = [name for name, r in records if name not in sites and not r.is_random and r.reads <= at_hand]
+        records = self._labelled().structure.deterministics
+        wanted = [n for n, r in records.items() if n not in sites and not r.is_random and r.reads <= at_hand]
         if not wanted:
             return {}
         held = {name: value for name, value in values.items() if name in at_hand}
         rows, leading = self._as_rows(held, values)
-        found = self.replay.sites(jax.random.split(jax.random.key(0), math.prod(leading)), rows, tuple(wanted))
-        return {name: np.asarray(value).reshape(leading + value.shape[1:]) for name, value in found.items()}
+        keys = jax.random.split(jax.random.key(0), math.prod(leading))
+        found = recompute(self.replay, keys, {name: records[name] for name in wanted}, rows)
+        return {name: value.reshape(leading + value.shape[1:]) for name, value in found.items()}
 
     def _refuse_replicates(self) -> None:
         """Tell why the model cannot be run on the draws."""
@@ -485,9 +489,7 @@ class ConditionedDistribution(Query):
             return {}
         rows, leading = self._as_rows(held, values)
         keys = jax.random.split(rng_key, math.prod(leading))
-        results, undefined = self.replay.simulations(keys, wanted, rows)
-        failed = np.any([np.asarray(each) for each in undefined.values()], 0)
-        told = {name: _without(np.asarray(value), failed) for name, value in results.items()}
+        told = replicate(self.replay, keys, {name: self.structure.sites[name] for name in wanted}, rows)
         return {name: value.reshape(leading + value.shape[1:]) for name, value in told.items()}
 
     def _as_rows(
@@ -497,13 +499,6 @@ class ConditionedDistribution(Query):
         name = next(iter(values))
         leading = values[name].shape[: values[name].ndim - len(self.sites[name].shape)]
         return {name: value.reshape(-1, *self.sites[name].shape) for name, value in held.items()}, leading
-
-
-def _without(values: np.ndarray, failed: Bool[np.ndarray, " rows"]) -> np.ndarray:
-    """NaN for whole numbers of runs that failed, which no integer can say."""
-    if values.dtype.kind not in "iub" or not failed.any():
-        return values
-    return np.where(failed.reshape(-1, *[1] * (values.ndim - 1)), np.nan, values)
 
 
 def _check_chains(num_samples: int, num_chains: int) -> None:

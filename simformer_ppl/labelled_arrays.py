@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import arviz_base as azb
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from simformer_ppl.datasets import Variables, check_lengths, check_shape, library_attributes, to_dataset
@@ -250,9 +251,10 @@ def _align_dim(
 
 
 def _reindex(name: str, value: xr.DataArray, dim: str, labels: np.ndarray) -> xr.DataArray:
-    unknown = [label for label in value.indexes[dim].tolist() if label not in set(labels.tolist())]
+    theirs, ours = value.indexes[dim], pd.Index(labels)
+    unknown = theirs[~theirs.isin(ours)].tolist()
     if unknown:
-        raise ValueError(f"site {name!r}: unknown labels {unknown} of dim {dim!r}, expected some of {labels.tolist()}")
+        raise ValueError(f"site {name!r}: unknown labels {unknown} of dim {dim!r}, expected some of {ours.tolist()}")
     if value.sizes[dim] < len(labels) and value.dtype == bool:
         # xarray would fill the gaps of a bool array with objects
         value = value.astype(float)

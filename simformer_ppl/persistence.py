@@ -118,6 +118,29 @@ def read_history(folder: Path) -> xr.Dataset:
         return history.load()
 
 
+def labels_as_json(dim: str, labels: Any) -> list[Any] | dict[str, Any]:
+    """Labels of a dim as JSON has them: dates and times with their type.
+
+    Raises
+    ------
+    ValueError
+        If they are neither numbers nor text, dates or times.
+    """
+    array = xr.Variable((dim,), np.asarray(labels)).values  # which knows dates among objects
+    if array.dtype.kind in "mM":
+        return {"dtype": str(array.dtype), "labels": array.astype(np.int64).tolist()}
+    if not all(isinstance(label, (str, int, float, bool)) for label in array.tolist()):
+        raise ValueError(f"coords: expected numbers, text, dates or times for '{dim}', got {array.tolist()[:3]}.")
+    return array.tolist()
+
+
+def read_labels(stored: list[Any] | dict[str, Any]) -> list[Any] | np.ndarray:
+    """What :func:`labels_as_json` made."""
+    if isinstance(stored, list):
+        return stored
+    return np.array(stored["labels"], np.int64).astype(stored["dtype"])
+
+
 def describe_structure(structure: ModelStructure) -> dict[str, Any]:
     """What of a structure the weights depend on."""
     sites = {

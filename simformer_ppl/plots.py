@@ -170,9 +170,10 @@ def plot_function(
     ax.plot(values[along], values.values[:num_curves].T, color="C0", lw=0.6)
     if truth is not None:
         ax.plot(truth[along], truth, color="black", ls="--", lw=1, label="truth")
-    if "observed_data" in draws.children and name in draws["observed_data"].data_vars:
-        seen = draws["observed_data"][name].dropna(along)
-        ax.plot(seen[along], seen, "o", color="black", ms=4, label="given")
+    for given in ("observed_data", "constant_data"):
+        if given in draws.children and name in draws[given].data_vars:
+            seen = draws[given][name].dropna(along)
+            ax.plot(seen[along], seen, "o", color="black", ms=4, label="given")
     ax.set(xlabel=along, ylabel=name)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, fontsize=8)

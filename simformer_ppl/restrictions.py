@@ -1,6 +1,6 @@
 """What is asked of draws beyond given values: intervals, supports that read other sites, constraints, new priors."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -188,8 +188,10 @@ def read_constraint(sites: Mapping[str, Site], constraint: Any) -> Constraint:
     return Constraint(jax.jit(jax.vmap(constraint)), frozenset(reads), label)
 
 
-def read_prior(structure: ModelStructure, replay: Replay, name: str, new: Any) -> dist.Distribution:
-    """Check a new prior.
+def read_prior(
+    structure: ModelStructure, replay: Replay, name: str, new: Any, held: Collection[str]
+) -> dist.Distribution:
+    """Check a new prior, of a site whose density the sites that are held tell.
 
     Raises
     ------
@@ -213,13 +215,13 @@ def read_prior(structure: ModelStructure, replay: Replay, name: str, new: Any) -
         raise ValueError(
             f"prior: site '{name}': expected a distribution that broadcasts to shape {site.shape}, got {new.shape()}."
         )
-    simulated = replay.sites(jax.random.split(jax.random.key(0), 1), {}, tuple(structure.sites))
+    simulated = replay.sites(jax.random.split(jax.random.key(0), 1), {}, tuple({*held, name}))
     repeated = {other: jnp.repeat(value, _REPEATS, 0) for other, value in simulated.items()}
     densities = np.asarray(replay.log_probs(repeated, (name,))[name])
-    # what is not a token is simulated afresh in every repeat
+    # what is not held is simulated afresh in every repeat
     if not np.allclose(densities, densities[0]):
         raise ValueError(
-            f"prior: the density of '{name}' depends on sites that are no tokens, and so is not known. "
-            "Expected a site whose parents are all tokens."
+            f"prior: the density of '{name}' depends on a site that is no token or that is a function, and so is not "
+            f"known. Expected a site whose parents are all among {', '.join(held)}."
         )
     return new

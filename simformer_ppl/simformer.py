@@ -179,6 +179,8 @@ class Simformer:
         self._replay = Replay(model, tuple(model_args), dict(model_kwargs or {}))
         self.coords, self.dims = dict(coords or {}), dict(dims or {})
         check_coords(self.structure, self._replay.array_arguments(), self.dims, self.coords)
+        for dim, labels in self.coords.items():
+            persistence.labels_as_json(dim, labels)
         self.network_config = network or NetworkConfig()
         self.attention, self.process = attention, process
         self.history = xr.Dataset()
@@ -414,7 +416,7 @@ class Simformer:
         model_args, model_kwargs
             Arguments of the model.
         coords
-            Coordinates by dim; those of dims of the old size by default.
+            Coordinates by dim; those of dims of the old size are as they were by default.
         covariates
             Where covariates are drawn from that lie in a plate that varies in size; the others are as they were by
             default.
@@ -462,7 +464,7 @@ class Simformer:
             **{
                 **self._configuration()["options"],
                 "attention": self.attention,
-                "coords": kept if coords is None else coords,
+                "coords": kept | dict(coords or {}),
                 "network": self.network_config,
                 "varying_plates": (),
             },
@@ -470,6 +472,8 @@ class Simformer:
             embeddings=self._embeddings,
         )
         old, new = self._sequences, resized._sequences
+        if old.functions is not None and new.functions is not None:
+            old.functions.refuse_other_grids(new.functions)
         tokens = same_tokens(self.structure, resized.structure, self.varying_plates)
         refuse_other_laws(self.structure, self._replay, resized.structure, resized._replay, self.varying_plates)
         layout = old.layout.at(new.layout.sites, tokens)
@@ -608,7 +612,7 @@ class Simformer:
         masks = read_given(self.structure, given)
         simulate_key, ask_key = jax.random.split(rng_key)
         simulated = self.simulate(simulate_key, num_simulations, progress_bar=progress_bar)
-        values = {name: simulated[name].values for name in self.structure.sites}
+        values = dataset_to_arrays(self.structure, simulated, self.coords, self.dims)
         count = simulated.sizes["simulation"]
         finite = np.all([np.isfinite(value.reshape(count, -1)).all(1) for value in values.values()], 0)
         values = {name: value[finite] for name, value in values.items()}
@@ -699,6 +703,7 @@ class Simformer:
         configuration = persistence.read_configuration(Path(path))
         stored = configuration["options"]
         stored["network"] = NetworkConfig(**stored["network"])
+        stored["coords"] = {name: persistence.read_labels(values) for name, values in stored["coords"].items()}
         drawn = [name for name, site in configuration["structure"]["sites"].items() if site.get("is_covariate")]
         if drawn and not options.get("covariates"):
             raise ValueError(f"{path}: saved with covariates {drawn}. Expected them again: load(..., covariates=...).")
@@ -767,7 +772,7 @@ class Simformer:
             "options": {
                 "sites": list(self.structure.sites),
                 "data_sites": [name for name, site in self.structure.sites.items() if site.is_data],
-                "coords": {name: np.asarray(values).tolist() for name, values in self.coords.items()},
+                "coords": {name: persistence.labels_as_json(name, values) for name, values in self.coords.items()},
                 "dims": {name: list(names) for name, names in self.dims.items()},
                 "attention": self.attention if isinstance(self.attention, str) else CUSTOM,
                 "share_exchangeable": self.share_exchangeable,

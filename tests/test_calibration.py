@@ -2,11 +2,17 @@
 
 import arviz as az
 import jax
+import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
+import xarray as xr
 
+from simformer_ppl import above
 from simformer_ppl.calibration import calibrate, read_given
+from tests.conftest import chain_model, untrained
 
 
 @pytest.mark.slow
@@ -40,6 +46,45 @@ def test_arviz_draws_it(chain):
     for options in ({}, {"coverage": True}, {"group": "tarp"}):
         az.plot_ecdf_pit(found.pit, backend="matplotlib", **options)
     plt.close("all")
+
+
+def test_a_local_test_needs_the_scalars_that_were_calibrated():
+    simformer = untrained(chain_model)
+    found = simformer.calibrate(
+        jax.random.key(0), {"y": np.array([True, True, False])}, num_simulations=40, num_draws=5, sites=["a"]
+    )
+    local = found.local_c2st(simformer.condition(y=[0.5, -0.2, np.nan]), jax.random.key(0), num_draws=40, num_null=3)
+    assert 0 <= local.p_value <= 1
+    for others in ({"y": [np.nan, 0.5, -0.2]}, {"y": [0.5, -0.2, np.nan], "a": above(0.0)}):
+        with pytest.raises(ValueError, match="Expected one condition that gives what"):
+            found.local_c2st(simformer.condition(others), jax.random.key(0))
+
+
+def test_functions_are_tested_where_they_were_calibrated():
+    def line():
+        slope = numpyro.sample("slope", dist.Normal())
+        with numpyro.plate("time", 5):
+            numpyro.sample("y", dist.Normal(slope * jnp.arange(5.0), 0.1))
+
+    simformer = untrained(line, continuous_dims=["time"])
+    given, places = {"y": np.array([True, True, False, False, False])}, {"time": [2.0, 3.0]}
+    found = simformer.calibrate(jax.random.key(0), given, num_simulations=40, num_draws=5, at=places)
+    asked = simformer.condition(y=xr.DataArray([0.1, 0.2], {"time": [0.0, 1.0]}, ("time",)))
+    assert 0 <= found.local_c2st(asked, jax.random.key(0), num_draws=40, num_null=3).p_value <= 1
+    elsewhere = simformer.condition(y=xr.DataArray([0.1, 0.2], {"time": [1.0, 4.0]}, ("time",)))
+    with pytest.raises(ValueError, match="Expected one condition that gives what"):
+        found.local_c2st(elsewhere, jax.random.key(0))
+
+
+def test_sites_in_a_scope_are_calibrated():
+    def scoped():
+        with numpyro.handlers.scope(prefix="group"):
+            mu = numpyro.sample("mu", dist.Normal())
+        numpyro.sample("y", dist.Normal(mu, 1.0))
+
+    found = untrained(scoped).calibrate(jax.random.key(0), ["y"], num_simulations=40, num_draws=5)
+    assert set(found.pit["prior_sbc"].data_vars) == {"group.mu"}
+    assert set(found.p_values) == {"group/mu", "jointly"}
 
 
 @pytest.mark.slow

@@ -349,6 +349,24 @@ def test_values_that_cannot_be_given(fitted, value, told):
         fitted.condition(y=value)
 
 
+def test_a_new_prior_on_what_reads_a_function_is_refused():
+    def model():
+        path = numpyro.sample("path", dist.Normal(jnp.zeros(5), 1.0).to_event(1))
+        numpyro.sample("total", dist.Normal(path.sum(), 0.1))
+        numpyro.sample("offset", dist.Normal(0.0, 1.0))
+
+    fitted = untrained(model, dims={"path": ["time"]}, continuous_dims=["time"])
+    with pytest.raises(ValueError, match=r"prior: the density of 'total' depends on .* that is a function"):
+        fitted.condition(prior={"total": dist.Normal(1.0, 0.1)})
+    assert "offset ~ Normal" in repr(fitted.condition(prior={"offset": dist.Normal(1.0, 0.1)}))
+
+
+def test_coordinates_by_function_are_refused_before_labelled_draws(fitted, monkeypatch):
+    monkeypatch.setattr(type(fitted.condition()), "_draw_all", None)
+    with pytest.raises(ValueError, match="at: expected 'time' in place of 'y'"):
+        fitted.condition().sample(jax.random.key(0), 8, at={"y": [0.5]})
+
+
 def test_other_errors_say_what_is_expected(fitted):
     with pytest.raises(ValueError, match="'place' is no continuous dim"):
         fitted.condition().draw(jax.random.key(0), at={"place": [0.0]})

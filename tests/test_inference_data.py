@@ -10,10 +10,12 @@ import pytest
 import xarray as xr
 from numpyro.handlers import scope
 
+from simformer_ppl import Simformer
+from simformer_ppl.exceptions import SimulationWarning
 from simformer_ppl.inference_data import to_inference_data
 from simformer_ppl.labelled_arrays import dataset_to_arrays, simulations_to_dataset
 from simformer_ppl.structure import trace_structure
-from tests.conftest import untrained
+from tests.conftest import SMALL, untrained
 
 NUM_SAMPLES = 40
 
@@ -372,3 +374,32 @@ def test_counts_of_runs_that_failed_are_missing():
     failed = tree.posterior["rate"].values > 1.5
     assert 0 < failed.sum() < 200
     np.testing.assert_array_equal(np.isnan(tree.posterior_predictive["counts"].values), failed)
+
+
+def test_runs_on_draws_that_fail_are_told_and_leave_the_draws():
+    def solve(rate):
+        if rate > 1.5:
+            raise RuntimeError("no solution")
+        return np.float32(rate)
+
+    def model(y=None):
+        rate = numpyro.sample("rate", dist.Uniform(0.5, 2.0))
+        result = jax.pure_callback(solve, jax.ShapeDtypeStruct((), jnp.float32), rate, vmap_method="sequential")
+        numpyro.deterministic("result", result)
+        numpyro.sample("y", dist.Normal(result, 0.1), obs=y)
+
+    with pytest.warns(SimulationWarning, match="simulations fail"):
+        simformer = Simformer(model, network=SMALL, sites=["rate", "y"]).fit(
+            jax.random.key(0), 64, num_steps=2, progress_bar=False
+        )
+    with pytest.warns(SimulationWarning) as told:
+        tree = simformer.condition(y=1.0).sample(jax.random.key(0), 60, predictive=True)
+    rate = tree.posterior["rate"].values
+    failed = rate > 1.5
+    assert 0 < failed.sum() < 60
+    messages = [str(each.message) for each in told]
+    for name in ("y", "result"):
+        start = f"{failed.sum()} of 60 runs of the model on draws fail, the first: RuntimeError: no solution. "
+        assert any(each == f"{start}Their values of {name} are NaN." for each in messages)
+    np.testing.assert_array_equal(np.isnan(tree.posterior_predictive["y"].values), failed)
+    np.testing.assert_allclose(tree.posterior["result"].values, np.where(failed, np.nan, rate), rtol=1e-6)

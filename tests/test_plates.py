@@ -205,3 +205,18 @@ def test_other_errors_say_what_is_expected():
         untrained(group, model_args=(3,), varying_plates=["person"]).resize((2,)).resize((4,))
     with pytest.raises(ValueError, match="expected share_exchangeable=True"):
         Simformer(group, (3,), varying_plates=["person"], share_exchangeable=False)
+
+
+def test_functions_are_simulated_where_they_were_at_every_size():
+    def growth(size):
+        rate = numpyro.sample("rate", dist.Normal(0.0, 1.0))
+        with numpyro.plate("person", size, dim=-2), numpyro.plate("time", 5, dim=-1):
+            numpyro.sample("y", dist.Normal(rate * jnp.linspace(0.0, 2.0, 5), NOISE))
+
+    options = {"coords": {"time": np.linspace(0.0, 2.0, 5)}, "continuous_dims": ["time"], "varying_plates": ["person"]}
+    fitted = untrained(growth, model_args=(3,), **options)
+    resized = fitted.resize((2,), coords={"person": ["ann", "bob"]})
+    np.testing.assert_array_equal(resized.coords["time"], options["coords"]["time"])
+    assert resized.coords["person"] == ["ann", "bob"]
+    with pytest.raises(ValueError, match="expected 'time' as in training, 5 numbers from 0 to 2, got 5 from 0 to 4"):
+        fitted.resize((2,), coords={"time": np.arange(5.0)})

@@ -80,6 +80,12 @@ def test_bands_are_quantiles_and_points_what_is_given():
     np.testing.assert_allclose([edges[:, 1].min(), edges[:, 1].max()], [0.1, 1.9])
     (given,) = [line for line in ax.lines if line.get_label() == "given"]
     assert (given.get_xdata().item(), given.get_ydata().item()) == (0.5, 0.4)
+    parameter = az.from_dict(
+        {"posterior": {"f": tree.posterior["f"].values}, "constant_data": {"f": np.ones(3)}},
+        coords={"time": TIME},
+        dims={"f": ["time"]},
+    )
+    assert "given" in [line.get_label() for line in plot_function(parameter, "f").lines]
     with pytest.raises(ValueError, match=r"Site 'g' is not among the draws\. Expected one of: f"):
         plot_function(tree, "g")
     with pytest.raises(ValueError, match=r"has the dims \['time'\]: expected one, 'place'"):

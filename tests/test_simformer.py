@@ -8,6 +8,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+import xarray as xr
 from flax import nnx
 
 from simformer_ppl import Simformer
@@ -65,6 +66,23 @@ def test_a_loaded_network_gives_the_same_draws_to_the_bit(zoo, tmp_path):
     assert all(jnp.array_equal(ours[name], theirs[name]) for name in ours)
     assert loaded.coords["item"] == zoo.coords["item"]
     assert float(loaded.history["training_loss"][-1]) == float(zoo.history["training_loss"][-1])
+
+
+@pytest.mark.parametrize("resolution", ["D", "ns"])
+def test_dates_are_labels_that_are_saved(resolution, tmp_path):
+    days = np.arange("2026-01-30", "2026-02-02", dtype="datetime64[D]").astype(f"datetime64[{resolution}]")
+    simformer = untrained(chain_model, coords={"k": days})
+    simformer.save(tmp_path / "days")
+    loaded = Simformer.load(tmp_path / "days", chain_model)
+    y = xr.DataArray([0.1, 0.2], {"k": days[1:]}, ("k",))
+    ours, theirs = (s.condition(y=y).sample(jax.random.key(0), 8) for s in (simformer, loaded))
+    xr.testing.assert_equal(ours.posterior.to_dataset(), theirs.posterior.to_dataset())
+    assert (loaded.coords["k"] == days).all()
+
+
+def test_labels_that_cannot_be_saved_are_refused_at_once():
+    with pytest.raises(ValueError, match="coords: expected numbers, text, dates or times for 'k', got"):
+        Simformer(chain_model, coords={"k": [object(), object(), object()]})
 
 
 def test_saved_files_hold_no_pickle_and_name_the_versions(zoo, tmp_path):

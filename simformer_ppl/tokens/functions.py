@@ -148,6 +148,22 @@ class Functions:
             )
         return lower + share.astype(int)
 
+    def refuse_other_grids(self, other: "Functions") -> None:
+        """Refuse functions that are simulated elsewhere.
+
+        Raises
+        ------
+        ValueError
+            If a dim has other coordinates.
+        """
+        for dim, grid in self.grids.items():
+            own = other.grids[dim]
+            if not np.array_equal(grid, own):
+                raise ValueError(
+                    f"coords: expected '{dim}' as in training, {len(grid)} numbers from {grid[0]:g} to {grid[-1]:g}, "
+                    f"got {len(own)} from {own[0]:g} to {own[-1]:g}."
+                )
+
     def resize(self, sites: Mapping[str, Site], points: Mapping[str, int]) -> dict[str, Site]:
         """The sites of a sequence: functions with so many points, and none without any."""
         resized, start = {}, 0

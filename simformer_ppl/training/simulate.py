@@ -1,6 +1,5 @@
 """Draw simulations from a NumPyro model, side by side where asked."""
 
-import logging
 import pickle
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
@@ -14,6 +13,7 @@ from jaxtyping import Bool, PRNGKeyArray
 from tqdm import tqdm
 
 from simformer_ppl.replay import FEWEST_ROWS, OTHERS, Replay
+from simformer_ppl.simulator_errors import last_line, raise_if_interrupted, tell_failures_once
 from simformer_ppl.training.checkpoint import fingerprint
 from simformer_ppl.training.left_out import LARGEST_LOSS, tell_errors
 from simformer_ppl.training.simulation_store import Simulations, SimulationStore
@@ -109,21 +109,16 @@ def run_chunk(replay: Replay | bytes, numbers: np.ndarray, implementation: str, 
     if isinstance(replay, bytes):
         replay = _loaded(replay)
     keys = jax.random.wrap_key_data(jnp.asarray(numbers), impl=implementation)
-    logging.getLogger("jax._src.callback").addFilter(_is_no_failure)  # what failed is told once, by us
+    tell_failures_once()
     try:
         return _defined(len(keys), *jax.device_get(replay.simulations(keys, names)))
     except Exception as error:  # of a simulator that is not ours
-        _raise_if_interrupted(error)
+        raise_if_interrupted(error)
         if len(keys) > FEWEST_ROWS:
             middle = len(keys) // 2
             halves = [run_chunk(replay, part, implementation, names) for part in (numbers[:middle], numbers[middle:])]
             return _join(halves)
     return _join([_run_one(replay, key, names) for key in keys])
-
-
-def _is_no_failure(record: logging.LogRecord) -> bool:
-    """JAX logs the whole traceback of every callback that fails, and raises it too."""
-    return "callback failed" not in record.getMessage()
 
 
 def _run_all(
@@ -154,10 +149,8 @@ def _run_one(replay: Replay, rng_key: PRNGKeyArray, names: tuple[str, ...]) -> S
     try:
         one = jax.device_get(replay.simulation(rng_key, names))
     except Exception as error:
-        _raise_if_interrupted(error)
-        told = str(error).strip().splitlines() or [""]
-        # JAX tells the whole way to an error of a callback, which comes last
-        return Simulations({}, [told[-1] if len(told) > 1 else f"{type(error).__name__}: {told[0]}"])
+        raise_if_interrupted(error)
+        return Simulations({}, [last_line(error)])
     return _defined(1, *jax.tree.map(lambda value: np.asarray(value)[None], one))
 
 
@@ -179,12 +172,6 @@ def _join(parts: list[Simulations]) -> Simulations:
     names = whole[0] if whole else ()
     values = {name: np.concatenate([each[name] for each in whole]) for name in names}
     return Simulations(values, [error for part in parts for error in part.errors])
-
-
-def _raise_if_interrupted(error: Exception) -> None:
-    """JAX tells of Ctrl-C in a callback as of any error there."""
-    if "KeyboardInterrupt" in str(error):
-        raise KeyboardInterrupt from error
 
 
 def _pickled(replay: Replay) -> Replay | bytes:
