@@ -80,7 +80,7 @@ def _add_reading(commands: Any) -> None:
 
 
 def _add_comparisons(commands: Any) -> None:
-    posteriors = [name for name, task in TASKS.items() if not task.all_conditionals]
+    posteriors = [name for name, task in TASKS.items() if task.draw_conditional and not task.all_conditionals]
     samplers = commands.add_parser("samplers", help="C2ST against network evaluations, for every sampler")
     samplers.add_argument("task", choices=posteriors)
     samplers.add_argument("--simulations", type=int, default=10_000)

@@ -21,6 +21,7 @@ from simformer_ppl.conditioned import ConditionedDistribution
 from simformer_ppl.corrected_draws import corrected_draws
 from simformer_ppl.diagnostics.c2st import c2st
 from simformer_ppl.diffusion.process import PROCESSES
+from simformer_ppl.naming import resolve_dims
 from simformer_ppl.simformer import Simformer
 
 DRAWS, MANY_DRAWS = 1_000, 5_000
@@ -102,7 +103,9 @@ def ask(
 def _score(
     simformer: Simformer, questions: Sequence[Question], draws: np.ndarray, in_depth: np.ndarray
 ) -> dict[str, Any]:
-    """Of all questions, and of the posteriors among random conditionals."""
+    """Of all questions, and of the posteriors among random conditionals; null where there is no reference."""
+    if not all(len(question.reference) for question in questions):
+        return {"c2st_rf": None, "c2st_mlp": None, "c2st_rf_each": [], "c2st_mlp_each": []}
     scores = score(questions, draws, in_depth)
     posteriors = [s for s, q in zip(scores["c2st_rf_each"], questions, strict=True) if _is_posterior(simformer, q)]
     if 0 < len(posteriors) < len(questions):
@@ -187,7 +190,7 @@ def condition_points(simformer: Simformer, question: Question) -> ConditionedDis
     for name, part in _parts(simformer, question).items():
         values = np.where(question.given[part], question.values[part], np.nan)
         if name in question.coordinates:
-            dim = simformer.structure.sites[name].dims[0]
+            dim = resolve_dims(simformer.structure, simformer.dims)[name][0]
             given[name] = xr.DataArray(values, {dim: question.coordinates[name]}, (dim,))
         else:
             given[name] = values.reshape(simformer.structure.sites[name].shape)

@@ -36,7 +36,7 @@ def plot(rows: Sequence[Row]) -> Figure:
     ValueError
         If there is none of either.
     """
-    runs = [row for row in rows if "attention" in row and "c2st_rf" in row]
+    runs = [row for row in rows if "attention" in row and row.get("c2st_rf") is not None]
     sampled = [row for row in rows if "sampler" in row]
     if not runs and not sampled:
         raise ValueError("Expected rows of `run` or of `samplers`, got none.")

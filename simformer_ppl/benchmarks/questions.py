@@ -26,6 +26,7 @@ from simformer_ppl.benchmarks.known_models import (
 )
 from simformer_ppl.benchmarks.machine import device
 from simformer_ppl.benchmarks.tasks.catalogue import TASKS
+from simformer_ppl.benchmarks.tasks.two_moons import draw_two_moons
 from simformer_ppl.conditioned import ConditionedDistribution
 from simformer_ppl.diagnostics.c2st import c2st
 from simformer_ppl.diffusion.process import EDM
@@ -191,8 +192,7 @@ def _correctable(seed: int) -> Iterator[tuple[str, ConditionedDistribution, np.n
     yield "eight_schools", _eight_schools(seed).condition(y=EFFECT), _flat(exact)
     simformer = Simformer(two_moons_with_density).fit(jax.random.key(seed))
     x, given = np.zeros(2), np.array([False, False, True, True])
-    task = TASKS["two_moons"]
-    reference = task.draw_conditional(np.random.default_rng(seed), np.zeros(4), given, DRAWS)[:, :2]
+    reference = draw_two_moons(np.random.default_rng(seed), np.zeros(4), given, DRAWS)[:, :2]
     yield "two_moons_with_density", simformer.condition(x=x), reference
 
 

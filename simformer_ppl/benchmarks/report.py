@@ -33,7 +33,7 @@ def report(rows: Sequence[Row]) -> str:
     C2ST beside the published figures, and the costs and finer scores of every run; C2ST by evaluations; the methods
     compared; the errors of other questions; the speed of devices; costs by size: each where there are rows of it.
     """
-    runs = [row for row in rows if "attention" in row and "c2st_rf" in row]
+    runs = [row for row in rows if "attention" in row and row.get("c2st_rf") is not None]
     parts = []
     if runs:
         cells = _by_variant(runs)

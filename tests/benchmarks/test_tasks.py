@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
+from simformer_ppl.benchmarks.asking import _score
 from simformer_ppl.benchmarks.tasks import slcp
 from simformer_ppl.benchmarks.tasks.catalogue import TASKS
 from simformer_ppl.benchmarks.tasks.gaussians import MIXTURE
 from simformer_ppl.benchmarks.tasks.task import fresh_questions, shipped_questions
 from simformer_ppl.benchmarks.tasks.two_moons import radius
 from simformer_ppl.diagnostics.c2st import c2st
+from simformer_ppl.simformer import Simformer
 
 DRAWS = 99
 
@@ -68,3 +70,15 @@ def test_shipped_references_are_the_posteriors_of_our_models(name):
         scores.append(c2st(own[:, ~question.given], question.latent_reference))
     # five standard errors of an accuracy over all labels
     assert np.mean(scores) < 0.5 + 5 * 0.5 / np.sqrt(2_000 * len(scores))
+
+
+@pytest.mark.parametrize("name", ["sird", "hodgkin_huxley"])
+def test_without_a_reference_there_is_no_score(name):
+    questions = fresh_questions(TASKS[name], 2, 10, 0)
+    sites = Simformer(TASKS[name].model, **TASKS[name].options).structure.sites.values()
+    counts = [len(questions[0].coordinates.get(site.name, np.zeros(site.size))) for site in sites]
+    for question in questions:
+        np.testing.assert_array_equal(question.given, np.repeat([site.is_data for site in sites], counts))
+        assert question.reference.shape == (0, sum(counts)) and np.isfinite(question.values).all()
+    scores = _score(None, questions, np.zeros((2, 10, sum(counts))), np.zeros((2, 10, sum(counts))))
+    assert scores["c2st_rf"] is None and scores["c2st_mlp"] is None

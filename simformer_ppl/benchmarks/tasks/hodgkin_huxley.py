@@ -7,6 +7,8 @@ import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
+from simformer_ppl.benchmarks.tasks.task import Task
+
 DURATION, STEP = 200.0, 0.025
 ON, OFF, CURRENT = 50.0, 150.0, 4.0
 _NOISE, _THRESHOLD, _RECORD = 0.05, -10.0, 8
@@ -102,3 +104,5 @@ def statistics(voltage: Float[Array, " records"]) -> tuple[Array, ...]:
 
 OPTIONS = {"sites": (*PARAMETERS, *STATISTICS, "energy"), "data_sites": STATISTICS}
 """Of :class:`~simformer_ppl.Simformer`."""
+
+HODGKIN_HUXLEY = Task("hodgkin_huxley", hodgkin_huxley, options=OPTIONS)

@@ -8,9 +8,11 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import transforms
 
+from simformer_ppl.benchmarks.tasks.task import Task
+
 TIMES = np.linspace(0.0, 50.0, 51)
 _LENGTH, _DEVIATION, _JITTER = 7.0, 2.5, 1e-3
-_SUBSTEPS, _NOISE, _LEAST = 4, 0.05, 1e-6
+_SUBSTEPS, _NOISE, _LEAST, _POINTS = 4, 0.05, 1e-6, 5
 
 _GAPS = (TIMES[:, None] - TIMES) / _LENGTH
 _FACTOR = np.linalg.cholesky(_DEVIATION**2 * (np.exp(-0.5 * _GAPS**2) + _JITTER * np.eye(len(TIMES))))
@@ -66,3 +68,5 @@ OPTIONS = {
     "data_sites": FUNCTIONS[1:],
 }
 """Of :class:`~simformer_ppl.Simformer`."""
+
+SIRD = Task("sird", sird, options=OPTIONS, points=dict.fromkeys(FUNCTIONS, _POINTS))

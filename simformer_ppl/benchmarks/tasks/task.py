@@ -17,7 +17,7 @@ functions, the coordinates of their points follow as a dict."""
 
 @dataclass(frozen=True)
 class Task:
-    """A model, and exact draws of its conditionals.
+    """A model, and exact draws of its conditionals, where these are known.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class Task:
     model
         The NumPyro model.
     draw_conditional
-        Independent draws of the scalars (in the order of the tokens) that are not given.
+        Independent draws of the scalars (in the order of the tokens) that are not given; None where nobody knows them.
     options
         Arguments of :class:`~simformer_ppl.Simformer` beside the model.
     all_conditionals
@@ -41,7 +41,7 @@ class Task:
 
     name: str
     model: Callable[..., Any]
-    draw_conditional: DrawConditional
+    draw_conditional: DrawConditional | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     all_conditionals: bool = False
     units: tuple[tuple[int, ...], ...] = ()
@@ -59,7 +59,7 @@ class Question(NamedTuple):
     given
         Which scalars are given.
     reference
-        Draws of all scalars, the given ones as given.
+        Draws of all scalars, the given ones as given; none where they are not known.
     coordinates
         Of the points of functions, whose scalars are these points.
     """
@@ -104,13 +104,16 @@ def fresh_questions(task: Task, count: int, num_draws: int, seed: int) -> list[Q
             scalars = simulations[site.name].values[number].ravel().astype(float)
             if site.name in task.points:  # a function of one axis
                 chosen = np.sort(own.choice(scalars.size, task.points[site.name], replace=False))
-                scalars, coordinates[site.name] = scalars[chosen], simulations[site.dims[0]].values[chosen]
+                dim = simulations[site.name].dims[-1]
+                scalars, coordinates[site.name] = scalars[chosen], simulations[dim].values[chosen]
             values.append(scalars)
             is_data.append(np.full(scalars.size, site.is_data))
         data, scalars = np.concatenate(is_data), np.concatenate(values)
         given = _random_mask(rng, data, task.units) if task.all_conditionals else data
         arguments = (coordinates,) if coordinates else ()
-        reference = task.draw_conditional(own, scalars, given, num_draws, *arguments)
+        reference = np.zeros((0, len(scalars)))
+        if task.draw_conditional is not None:
+            reference = task.draw_conditional(own, scalars, given, num_draws, *arguments)
         questions.append(Question(scalars, given, reference, coordinates))
     return questions
 
