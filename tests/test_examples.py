@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import jupytext
 import matplotlib.pyplot as plt
 import pytest
@@ -20,6 +21,13 @@ LONGEST = 30
 """Steps of training in a reduced setting."""
 MOST = 2_000
 """Simulations in a reduced setting."""
+
+
+@pytest.fixture
+def forgotten():
+    """Programs of one example serve no other, and those of all would exhaust the memory maps of a process."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.mark.parametrize("name", TUTORIALS)
@@ -41,6 +49,7 @@ def test_an_example_becomes_a_notebook(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("forgotten")
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_runs_in_a_reduced_setting(name, tmp_path, monkeypatch):
     fit, simulate = Simformer.fit, Simformer.simulate
