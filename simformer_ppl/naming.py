@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 if TYPE_CHECKING:
     from simformer_ppl.structure import Deterministic, ModelStructure, Site
@@ -107,7 +108,8 @@ def check_coords(
     Raises
     ------
     ValueError
-        If a name in `dims` is no site or argument, or a dim in `coords` is of none or has another length.
+        If a name in `dims` is no site or argument, or a dim in `coords` is of none, has another length or the same
+        label twice.
     """
     records: dict[str, Site | Deterministic] = {**structure.sites, **structure.deterministics}
     shapes = {**{n: array.shape for n, array in arguments.items()}, **{n: r.shape for n, r in records.items()}}
@@ -121,6 +123,10 @@ def check_coords(
             raise ValueError(f"coords: '{dim}' is a dim of no site; the dims are {sorted(lengths)}.")
         if len(labels) != lengths[stored(dim)]:
             raise ValueError(f"coords: expected {lengths[stored(dim)]} labels for '{dim}', got {len(labels)}.")
+        index = pd.Index(labels)
+        if index.has_duplicates:
+            repeated = index[index.duplicated()].unique().tolist()
+            raise ValueError(f"coords: expected different labels for '{dim}', got {repeated[:3]} several times.")
 
 
 def name_axes(name: str, shape: tuple[int, ...], own: Sequence[str], dims: Mapping[str, Sequence[str]]) -> Dims:

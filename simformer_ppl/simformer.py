@@ -610,6 +610,9 @@ class Simformer:
         for dim in {*(at or {})} & {*self.structure.sites}:
             raise ValueError(f"at: '{dim}' is a site. Expected coordinates by continuous dim.")
         masks = read_given(self.structure, given)
+        anything = self.condition().of_sites(sites, at)
+        for name in anything.latent_sites:  # before simulating, what lies between simulations is refused
+            anything.where_asked(name, np.zeros((1, *self.structure.sites[name].shape)))
         simulate_key, ask_key = jax.random.split(rng_key)
         simulated = self.simulate(simulate_key, num_simulations, progress_bar=progress_bar)
         values = dataset_to_arrays(self.structure, simulated, self.coords, self.dims)

@@ -76,6 +76,25 @@ def test_functions_are_tested_where_they_were_calibrated():
         found.local_c2st(elsewhere, jax.random.key(0))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"sites": ["c"]}, "sites: expected some of"),
+        ({"at": {"time": [0.5]}}, "at: expected coordinates of 'time' where"),
+    ],
+)
+def test_what_cannot_be_asked_is_told_before_simulating(arguments, told, monkeypatch):
+    def line():
+        slope = numpyro.sample("slope", dist.Normal())
+        with numpyro.plate("time", 5):
+            numpyro.sample("y", dist.Normal(slope * jnp.arange(5.0), 0.1))
+
+    simformer = untrained(line, continuous_dims=["time"])
+    monkeypatch.setattr(simformer, "simulate", None)
+    with pytest.raises(ValueError, match=told):
+        simformer.calibrate(jax.random.key(0), **arguments)
+
+
 def test_sites_in_a_scope_are_calibrated():
     def scoped():
         with numpyro.handlers.scope(prefix="group"):

@@ -51,6 +51,7 @@ def test_every_kind_of_attention_trains_and_draws(attention):
         ({"dims": {"z": ["one"]}}, r"dims: 'z' is no site or array argument"),
         ({"coords": {"k": ["p", "q"]}}, r"coords: expected 3 labels for 'k', got 2"),
         ({"coords": {"q": ["p", "q"]}}, r"coords: 'q' is a dim of no site"),
+        ({"coords": {"k": ["p", "q", "p"]}}, r"coords: expected different labels for 'k', got \['p'\] several times"),
     ],
 )
 def test_bad_options_are_named(options, message):
