@@ -19,6 +19,7 @@ from simformer_ppl.inference_data import to_inference_data
 from simformer_ppl.joint import LearnedJoint
 from simformer_ppl.labelled_arrays import align
 from simformer_ppl.model_density import ModelDensity
+from simformer_ppl.naming import SAMPLE_DIMS
 from simformer_ppl.numpyro_distribution import LatentDistribution
 from simformer_ppl.progress import progress
 from simformer_ppl.query import Query
@@ -407,6 +408,12 @@ class ConditionedDistribution(Query):
         else:
             why = "is not in the model"
         raise ValueError(f"Site '{name}' {why}. Expected one of: {', '.join(self.structure.sites)}.")
+
+    def _in_order(self, name: str, value: Any) -> Any:
+        if not isinstance(value, xr.DataArray):
+            return value
+        own = value.rename({dim: f"{dim} of values" for dim in value.dims if dim in SAMPLE_DIMS})
+        return align(self.sites[name], own, self.coords, self.dims)[0]
 
     # ------------------------------------------------------------------ InferenceData
 

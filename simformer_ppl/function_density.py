@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from simformer_ppl.function_points import on_places
 from simformer_ppl.function_query import FunctionQuery
 from simformer_ppl.model_density import ModelDensity
 from simformer_ppl.query import Query
+from simformer_ppl.replicates import log_probs
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class FunctionDensity(ModelDensity):
                 held[name] = jnp.broadcast_to(held[name], (rows, *site.shape)).astype(site.dtype)
             else:
                 held[name] = values[name].reshape(rows, *site.shape)
-        found = self.asked.replay.log_probs(held, tuple(sites))
+        found: dict[str, Any] = dict(log_probs(self.asked.replay, held, tuple(sites)))
         found |= {name: jnp.where(_of_events(own, found[name].ndim), found[name], 0.0) for name, own in known.items()}
         return {name: density.reshape(leading + density.shape[1:]) for name, density in found.items()}
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from simformer_ppl.query import Query
+from simformer_ppl.replicates import log_probs
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class ModelDensity:
         """
         sites = self.asked.structure.sites
         rows = {name: value.reshape(-1, *sites[name].shape) for name, value in values.items()}
-        densities = self.asked.replay.log_probs(rows, tuple(sites))
+        densities: dict[str, Any] = dict(log_probs(self.asked.replay, rows, tuple(sites)))
         return {name: density.reshape(leading + density.shape[1:]) for name, density in densities.items()}
 
     def of_given(self, name: str, density: Float[Array, "..."], leading: tuple[int, ...]) -> Float[Array, "..."]:

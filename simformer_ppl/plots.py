@@ -169,6 +169,8 @@ def plot_function(
         )
     ax.plot(values[along], values.values[:num_curves].T, color="C0", lw=0.6)
     if truth is not None:
+        if along not in getattr(truth, "dims", ()):
+            raise ValueError(f"truth: expected a DataArray along {along!r}, got {type(truth).__name__}.")
         ax.plot(truth[along], truth, color="black", ls="--", lw=1, label="truth")
     for given in ("observed_data", "constant_data"):
         if given in draws.children and name in draws[given].data_vars:

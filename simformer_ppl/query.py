@@ -153,9 +153,9 @@ class Query:
         Parameters
         ----------
         values
-            Arrays of ``sample_shape + batch_shape + site.shape`` for sites with a latent scalar; entries that are
-            given are ignored, and so are other sites. Latent sites that are not among them are left out: the density
-            is that of the others, these marginalised.
+            Arrays of ``sample_shape + batch_shape + site.shape`` for sites with a latent scalar, or DataArrays, which
+            are read by their dims and labels; entries that are given are ignored, and so are other sites. Latent sites
+            that are not among them are left out: the density is that of the others, these marginalised.
 
         Returns
         -------
@@ -179,7 +179,11 @@ class Query:
                 f"{self!r}: expected values of some of the latent sites {', '.join(self.latent_sites)}, got "
                 f"{', '.join(map(repr, values)) or 'none'}."
             )
-        return self.of_sites(named)._log_prob(values)
+        return self.of_sites(named)._log_prob({name: self._in_order(name, values[name]) for name in named})
+
+    def _in_order(self, name: str, value: ArrayLike) -> ArrayLike:
+        """A value as an array."""
+        return value
 
     def _log_prob(self, values: Mapping[str, ArrayLike]) -> Float[Array, "*sample_and_batch"]:
         self._refuse_density()

@@ -13,8 +13,10 @@ from simformer_ppl.replay import FEWEST_ROWS, Replay
 from simformer_ppl.simulator_errors import last_line, raise_if_interrupted, tell_failures_once
 from simformer_ppl.structure import Deterministic, Site
 
-Run = Callable[[PRNGKeyArray, Mapping[str, Array]], dict[str, np.ndarray]]
-"""From keys and held sites to the sites asked."""
+Shapes = dict[str, tuple[int, ...]]
+
+Run = Callable[[slice], dict[str, np.ndarray]]
+"""From some of the draws to arrays by site."""
 
 _PACKAGE = str(Path(__file__).parent)
 
@@ -45,12 +47,12 @@ def replicate(
         If the model raises errors.
     """
 
-    def run(keys: PRNGKeyArray, held: Mapping[str, Array]) -> dict[str, np.ndarray]:
-        found, undefined = jax.device_get(replay.simulations(keys, tuple(records), held))
+    def run(part: slice) -> dict[str, np.ndarray]:
+        found, undefined = jax.device_get(replay.simulations(rng_keys[part], tuple(records), _rows(values, part)))
         failed = np.any(list(undefined.values()), 0)
         return {name: _without(value, failed) for name, value in found.items()}
 
-    return _on_all(run, rng_keys, records, values)
+    return _on_all(run, len(rng_keys), lambda: _shapes(records), f"Their values of {', '.join(records)} are NaN")
 
 
 def recompute(
@@ -58,43 +60,57 @@ def recompute(
 ) -> dict[str, np.ndarray]:
     """Compute deterministic sites once for every draw, as :func:`replicate`; what they do not need is not run."""
 
-    def run(keys: PRNGKeyArray, held: Mapping[str, Array]) -> dict[str, np.ndarray]:
-        return jax.device_get(replay.sites(keys, held, tuple(records)))
+    def run(part: slice) -> dict[str, np.ndarray]:
+        return jax.device_get(replay.sites(rng_keys[part], _rows(values, part), tuple(records)))
 
-    return _on_all(run, rng_keys, records, values)
+    return _on_all(run, len(rng_keys), lambda: _shapes(records), f"Their values of {', '.join(records)} are NaN")
 
 
-def _on_all(
-    run: Run, rng_keys: PRNGKeyArray, records: Mapping[str, Site | Deterministic], values: Mapping[str, Array]
-) -> dict[str, np.ndarray]:
+def log_probs(replay: Replay, values: Mapping[str, Array], names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """As :meth:`Replay.log_probs`, NaN where the model raises an error, which is warned of as in :func:`replicate`."""
+
+    def run(part: slice) -> dict[str, np.ndarray]:
+        return jax.device_get(replay.log_probs(_rows(values, part), names))
+
+    def shapes() -> Shapes:
+        found = jax.eval_shape(lambda held: replay.log_probs(held, names), _rows(values, slice(1)))
+        return {name: density.shape[1:] for name, density in found.items()}
+
+    return _on_all(run, len(next(iter(values.values()))), shapes, "Their densities are NaN, and they have no weight")
+
+
+def _on_all(run: Run, count: int, shapes: Callable[[], Shapes], outcome: str) -> dict[str, np.ndarray]:
     tell_failures_once()
-    found, errors = _on_some(run, rng_keys, records, values)
+    found, errors = _on_some(run, range(count), shapes)
     if errors:
         warnings.warn(
-            f"{len(errors)} of {len(rng_keys)} runs of the model on draws fail, the first: {errors[0]}. Their values "
-            f"of {', '.join(records)} are NaN.",
+            f"{len(errors)} of {count} runs of the model on draws fail, the first: {errors[0]}. {outcome}.",
             SimulationWarning,
             skip_file_prefixes=(_PACKAGE,),
         )
     return found
 
 
-def _on_some(
-    run: Run, rng_keys: PRNGKeyArray, records: Mapping[str, Site | Deterministic], values: Mapping[str, Array]
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Values of all draws, and the errors of some: looked for one by one where there are any."""
-    count = len(rng_keys)
+def _on_some(run: Run, rows: range, shapes: Callable[[], Shapes]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Arrays of some draws, and the errors of some: looked for one by one where there are any."""
     try:
-        return run(rng_keys, values), []
+        return run(slice(rows.start, rows.stop)), []
     except Exception as error:  # of a simulator that is not ours
         raise_if_interrupted(error)
-        if count == 1:
-            return {name: np.full((1, *record.shape), np.nan) for name, record in records.items()}, [last_line(error)]
-    size = count // 2 if count > FEWEST_ROWS else 1
-    parts = [slice(start, start + size) for start in range(0, count, size)]
-    done = [_on_some(run, rng_keys[p], records, {name: value[p] for name, value in values.items()}) for p in parts]
-    joined = {name: np.concatenate([found[name] for found, _ in done]) for name in records}
+        if len(rows) == 1:
+            return {name: np.full((1, *shape), np.nan) for name, shape in shapes().items()}, [last_line(error)]
+    size = len(rows) // 2 if len(rows) > FEWEST_ROWS else 1
+    done = [_on_some(run, rows[start : start + size], shapes) for start in range(0, len(rows), size)]
+    joined = {name: np.concatenate([found[name] for found, _ in done]) for name in done[0][0]}
     return joined, [each for _, errors in done for each in errors]
+
+
+def _rows(values: Mapping[str, Array], part: slice) -> dict[str, Array]:
+    return {name: value[part] for name, value in values.items()}
+
+
+def _shapes(records: Mapping[str, Site | Deterministic]) -> Shapes:
+    return {name: record.shape for name, record in records.items()}
 
 
 def _without(values: np.ndarray, failed: np.ndarray) -> np.ndarray:

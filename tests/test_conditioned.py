@@ -9,7 +9,7 @@ from scipy.stats import multivariate_normal
 
 from simformer_ppl import Simformer, above, below, between
 from simformer_ppl.diagnostics.c2st import c2st
-from tests.conftest import chain_model
+from tests.conftest import chain_model, untrained
 
 NAN = np.nan
 Y = np.array([1.5, 0.2, -1.0])
@@ -316,3 +316,14 @@ def test_a_density_of_a_misspelt_site_is_refused(chain):
 def test_intervals_of_several_scalars_are_told_as_such(chain):
     assert repr(chain.condition(y=Y, b=above([0.0, 1.0, 2.0]))) == "p(a, b | y, b in 3 intervals)"
     assert repr(chain.condition(y=Y, b=above(0.0))) == "p(a, b | y, b in [0, inf])"
+
+
+def test_a_density_reads_labels():
+    joint = untrained(chain_model, coords={"k": list("pqr")}).condition(a=0.3)
+    b = np.random.default_rng(0).normal(size=(2, 3))
+    named = xr.DataArray(b, {"k": list("pqr")}, ("draw", "k"))
+    expected = joint.log_prob({"b": b})
+    np.testing.assert_array_equal(joint.log_prob({"b": named[:, ::-1]}), expected)
+    np.testing.assert_array_equal(joint.log_prob({"b": named.T}), expected)
+    with pytest.raises(ValueError, match="expected the dims"):
+        joint.log_prob({"b": named.rename(k="place")})

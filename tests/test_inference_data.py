@@ -403,3 +403,25 @@ def test_runs_on_draws_that_fail_are_told_and_leave_the_draws():
         assert any(each == f"{start}Their values of {name} are NaN." for each in messages)
     np.testing.assert_array_equal(np.isnan(tree.posterior_predictive["y"].values), failed)
     np.testing.assert_allclose(tree.posterior["result"].values, np.where(failed, np.nan, rate), rtol=1e-6)
+
+
+def test_draws_of_which_the_density_fails_have_no_weight():
+    def solve(x):
+        if x > 0.5:
+            raise RuntimeError("no solution")
+        return np.float32(x)
+
+    def model(y=None):
+        x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+        result = jax.pure_callback(solve, jax.ShapeDtypeStruct((), jnp.float32), x, vmap_method="sequential")
+        numpyro.sample("y", dist.Normal(result, 0.5), obs=y)
+
+    with pytest.warns(SimulationWarning, match="simulations fail"):
+        simulated = Simformer(model, network=SMALL).simulate(jax.random.key(0), 400)
+    spread = {"x": -simulated["x"].values[::-1], "y": simulated["y"].values}
+    simformer = Simformer(model, network=SMALL).fit(
+        jax.random.key(0), simulations=spread, num_steps=2, progress_bar=False
+    )
+    with pytest.warns(SimulationWarning, match="fail, the first: RuntimeError: no solution. Their densities are NaN"):
+        tree = simformer.condition(y=-0.2).importance_resample(jax.random.key(1), 40)
+    assert (tree.posterior["x"] <= 0.5).all()

@@ -86,6 +86,8 @@ def test_bands_are_quantiles_and_points_what_is_given():
         dims={"f": ["time"]},
     )
     assert "given" in [line.get_label() for line in plot_function(parameter, "f").lines]
+    with pytest.raises(ValueError, match="truth: expected a DataArray along 'time', got ndarray"):
+        plot_function(tree, "f", truth=TIME)
     with pytest.raises(ValueError, match=r"Site 'g' is not among the draws\. Expected one of: f"):
         plot_function(tree, "g")
     with pytest.raises(ValueError, match=r"has the dims \['time'\]: expected one, 'place'"):

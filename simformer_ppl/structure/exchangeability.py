@@ -16,9 +16,11 @@ from functools import partial
 
 import jax
 import numpy as np
+from jax.extend import core
 from jaxtyping import Float, Int
 
 from simformer_ppl.compilation import COMPILED_QUICKLY
+from simformer_ppl.simulator_errors import raise_if_interrupted, tell_failures_once
 from simformer_ppl.structure.graph import Graph, relabel
 from simformer_ppl.structure.known_parts import split_known
 from simformer_ppl.structure.laws import Laws
@@ -29,8 +31,11 @@ Evaluation = Callable[[Values, Sequence[np.ndarray]], Values]
 Moves = tuple[int | None, ...]
 """Per known array, the axis that is permuted along with a plate."""
 
-# Simulations at which densities are compared, and to which relative accuracy (float32 sums in another order).
-_NUM_DRAWS = 2
+# Simulations at which densities are compared: many, since elements may differ in a part of the prior only. Fewer of a
+# simulator outside JAX, which may be slow. Some may fail.
+_NUM_DRAWS, _NUM_OPAQUE_DRAWS = 64, 16
+_ATTEMPTS = 4
+# To which relative accuracy (float32 sums in another order).
 _TOLERANCE = 1e-3
 # Choices of constants that are tried before a plate is given up.
 _MOST_MOVES = 64
@@ -86,11 +91,8 @@ def read_exchangeability(
     if not sizes or any(law.kind not in ("log_prob", "deterministic") for law in laws.templates.values()):
         return Exchangeability()
     known, evaluate = _evaluation(laws)
-    draw = jax.jit(simulate, compiler_options=COMPILED_QUICKLY)
-    draws = []
-    for seed in range(_NUM_DRAWS):
-        values = {name: np.asarray(value) for name, value in draw(jax.random.key(seed)).items()}
-        draws.append((values, evaluate(values, known)))
+    count = _NUM_OPAQUE_DRAWS if _calls_back(laws.jaxpr.jaxpr) else _NUM_DRAWS
+    draws = _draws(jax.jit(simulate, compiler_options=COMPILED_QUICKLY), lambda values: evaluate(values, known), count)
     plates, differing = [], {}
     for plate, size in sizes.items():
         follow = partial(_densities_follow, plate, laws, evaluate, draws, known)
@@ -103,6 +105,40 @@ def read_exchangeability(
                 differing[plate] = moves
     constants = _constants_of_tokens(laws.trace.sites, token_shapes, known, differing) if differing else None
     return Exchangeability(tuple(plates), tuple(differing), constants)
+
+
+def _draws(
+    draw: Callable[[jax.Array], dict[str, jax.Array]], evaluate: Callable[[Values], Values], count: int
+) -> list[tuple[Values, Values]]:
+    """So many simulations and their densities: those that come to an end and are finite, if there are any.
+
+    Raises
+    ------
+    Exception
+        What a simulator raises, if it always does.
+    """
+    tell_failures_once()
+    finite: list[tuple[Values, Values]] = []
+    others: list[tuple[Values, Values]] = []
+    for attempt, key in enumerate(jax.random.split(jax.random.key(0), _ATTEMPTS * count)):
+        try:
+            values = {name: np.asarray(value) for name, value in draw(key).items()}
+            pair = values, evaluate(values)
+        except Exception as error:  # of a simulator that is not ours
+            raise_if_interrupted(error)
+            if attempt == _ATTEMPTS * count - 1 and not finite and not others:
+                raise
+            continue
+        (finite if all(np.isfinite(each).all() for part in pair for each in part.values()) else others).append(pair)
+        if len(finite) == count:
+            break
+    return finite or others[:count]
+
+
+def _calls_back(jaxpr: core.Jaxpr) -> bool:
+    """Whether a part of a program runs outside JAX."""
+    names = {eqn.primitive.name for eqn in jaxpr.eqns}
+    return bool(names & {"pure_callback", "io_callback"}) or any(map(_calls_back, core.subjaxprs(jaxpr)))
 
 
 def _orders(size: int) -> Iterator[Int[np.ndarray, " size"]]:

@@ -1,5 +1,6 @@
 """Which plates a model cannot tell apart."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -140,3 +141,43 @@ def test_a_mask_in_a_plate_hides_no_edge():
             sample("y", dist.Normal(x, 0.5))
 
     assert trace_structure(model).adjacency.astype(int).tolist() == [[0, 0, 0], [1, 0, 0], [1, 0, 0]]
+
+
+def above_a_threshold():
+    rate = sample("rate", dist.Normal(0.0, 1.0))
+    with plate("time", 6):
+        sample("y", dist.Normal(jnp.maximum(rate - 1.0, 0.0) * np.arange(1.0, 7.0), 0.1))
+
+
+def solve(rate):
+    return np.full(6, np.nan, np.float32) if rate < 0.5 else np.float32(rate) * np.arange(6, dtype=np.float32)
+
+
+def that_gives_nan():
+    rate = sample("rate", dist.Normal(0.0, 1.0))
+    path = jax.pure_callback(solve, jax.ShapeDtypeStruct((6,), jnp.float32), rate, vmap_method="sequential")
+    with plate("time", 6):
+        sample("y", dist.Normal(path, 0.1))
+
+
+def grow(rate):
+    if rate > -0.5:
+        raise RuntimeError("no growth")
+    return np.float32(rate)
+
+
+def that_raises():
+    rate = sample("rate", dist.Normal(0.0, 1.0))
+    size = jax.pure_callback(grow, jax.ShapeDtypeStruct((), jnp.float32), rate, vmap_method="sequential")
+    with plate("bed", 6):
+        sample("y", dist.Normal(size, 0.1))
+
+
+def test_elements_that_differ_in_a_part_of_the_prior_only_are_told_apart():
+    structure = trace_structure(above_a_threshold)
+    assert structure.exchangeable == () and structure.constant_plates == ("time",)
+
+
+def test_simulations_that_fail_say_nothing_of_elements():
+    assert trace_structure(that_gives_nan).exchangeable == ()
+    assert trace_structure(that_raises).exchangeable == ("bed",)
