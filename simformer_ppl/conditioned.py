@@ -391,6 +391,12 @@ class ConditionedDistribution(Query):
             value, batch_dims, batch_coords = align(site, value, self.coords, self.dims)
             given = name_batch(given, name, tuple(batch_dims), batch_coords)
         array = read_values(site, value)
+        missing = isinstance(array, np.ndarray) and np.isnan(array)
+        if site.is_covariate and np.any(missing) and not np.all(missing):
+            raise ValueError(
+                f"Site '{name}' is a covariate, which is only ever given. Expected a value for all of it, got NaN in "
+                f"{np.sum(missing)} of {np.size(missing)}."
+            )
         if name in given.values:
             array = merge_values(site, given.values[name], array)
         encode_values(self.joint.layout, name, array)  # refuses what lies on the edge of a support

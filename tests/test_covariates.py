@@ -77,8 +77,9 @@ def test_one_network_serves_every_design(trained):
 
 
 def test_covariates_are_always_given(lines):
-    missing = np.r_[np.nan, np.zeros(N - 1)]
-    for asked in (lines.condition(), lines.condition(y=np.zeros(N)), lines.condition(x=missing)):
+    with pytest.raises(ValueError, match=f"Expected a value for all of it, got NaN in 1 of {N}"):
+        lines.condition(x=np.r_[np.nan, np.zeros(N - 1)])
+    for asked in (lines.condition(), lines.condition(y=np.zeros(N))):
         with pytest.raises(ValueError, match=r"Site 'x' is a covariate, which is only ever given\. Expected a value"):
             asked.draw(jax.random.key(0))
     x = np.linspace(-1, 1, N)
@@ -173,3 +174,8 @@ def test_what_cannot_be_drawn_is_refused():
         Simformer(sized, covariates={"n": dist.Normal()})
     with pytest.raises(ValueError, match="covariates: expected a NumPyro distribution or a function of a key for 'x'"):
         Simformer(line, covariates={"x": np.zeros(N)})
+
+
+def test_what_keeps_a_plate_of_covariates_from_varying_is_told():
+    with pytest.raises(ValueError, match=r"the covariate 'x' lies in it, its axes need names: dims=\{'x': \['n'\]\}"):
+        Simformer(line, covariates=SPREAD, varying_plates=["n"])

@@ -84,8 +84,9 @@ class ModelStructure:
     def exchangeable(self) -> tuple[str, ...]:
         """Plates whose elements the model cannot tell apart.
 
-        The graph and, at a few simulated draws, the densities stay as they are when all sites inside are permuted
-        along the plate. Simulated when first asked for; a model that cannot be run has none.
+        The graph and, at 64 simulations (16 where a part of the model runs outside JAX), the densities stay as they
+        are when all sites inside are permuted along the plate. Simulated when first asked for; a model that cannot be
+        run has none.
         """
         return self._alike.plates
 

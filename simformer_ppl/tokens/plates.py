@@ -64,6 +64,11 @@ def _why_not(structure: ModelStructure, plate: str) -> str:
         return f"are read together by the embedding of '{embedded[0]}'"
     if plate in structure.constant_plates:
         return "differ by known constants, which `covariates` would make part of the data"
+    loose = [name for name, site in structure.sites.items() if site.is_covariate and plate not in site.dims]
+    if loose:
+        return (
+            f"differ; if the covariate '{loose[0]}' lies in it, its axes need names: dims={{'{loose[0]}': ['{plate}']}}"
+        )
     return "differ, or are read together by a deterministic site"
 
 
