@@ -135,9 +135,12 @@ class Query:
         names = [sites] if isinstance(sites, str) else list(sites)
         wrong = [name for name in names if name not in self.latent_sites]
         if wrong or not names:
+            no_tokens = self.structure.deterministics.keys() - self.sites.keys()
+            computed = [repr(name) for name in wrong if name in no_tokens]
+            why = f" Deterministic {', '.join(computed)} is no token: name it in Simformer(..., sites=[...])."
             raise ValueError(
                 f"sites: expected some of the sites that are not given, {', '.join(self.latent_sites)}; got "
-                f"{', '.join(map(repr, wrong)) or 'none'}."
+                f"{', '.join(map(repr, wrong)) or 'none'}.{why if computed else ''}"
             )
         return replace(self, asked=frozenset(names))
 

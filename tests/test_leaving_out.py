@@ -110,3 +110,12 @@ def test_sites_that_cannot_be_asked_for(posterior, sites, told):
 def test_a_density_of_nothing(posterior):
     with pytest.raises(ValueError, match=r"Site 'mu' is not in the model\. Expected one of: a, b, y"):
         posterior.log_prob({"mu": 0.0})
+
+
+def test_a_deterministic_site_that_is_no_token_is_told_to_be_none():
+    def model():
+        x = numpyro.sample("x", dist.Normal())
+        numpyro.deterministic("twice", 2 * x)
+
+    with pytest.raises(ValueError, match=r"Deterministic 'twice' is no token: name it in Simformer\(\.\.\., sites="):
+        untrained(model).condition().sample(jax.random.key(0), 8, sites=["twice"])
