@@ -127,7 +127,8 @@ class ConditionedDistribution(Query):
             if name in self.structure.sites and name not in self._weighable:
                 what = "has an embedding" if self.structure.sites[name].is_embedded else "is a function"
                 raise ValueError(f"prior: site '{name}' {what}. Expected one of: {', '.join(self._weighable)}.")
-            read_new = read_prior(self.structure, self.replay, name, new, self._weighable)
+            held = [n for n, site in self.structure.sites.items() if n in self._weighable or site.is_embedded]
+            read_new = read_prior(self.structure, self.replay, name, new, held)
             given = replace(given, priors={**given.priors, name: read_new})
         pairs = {name: (self.structure.sites[name], value) for name, value in given.values.items()}
         result = replace(self, given=replace(given, batch_shape=join_batches(pairs)))

@@ -72,10 +72,9 @@ def test_shipped_references_are_the_posteriors_of_our_models(name):
     assert np.mean(scores) < 0.5 + 5 * 0.5 / np.sqrt(2_000 * len(scores))
 
 
-@pytest.mark.parametrize("name", ["sird", "hodgkin_huxley"])
-def test_without_a_reference_there_is_no_score(name):
-    questions = fresh_questions(TASKS[name], 2, 10, 0)
-    sites = Simformer(TASKS[name].model, **TASKS[name].options).structure.sites.values()
+def test_without_a_reference_there_is_no_score():
+    questions = fresh_questions(TASKS["sird"], 2, 10, 0)
+    sites = Simformer(TASKS["sird"].model, **TASKS["sird"].options).structure.sites.values()
     counts = [len(questions[0].coordinates.get(site.name, np.zeros(site.size))) for site in sites]
     for question in questions:
         np.testing.assert_array_equal(question.given, np.repeat([site.is_data for site in sites], counts))
