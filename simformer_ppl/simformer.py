@@ -180,7 +180,7 @@ class Simformer:
         self.coords, self.dims = dict(coords or {}), dict(dims or {})
         check_coords(self.structure, self._replay.array_arguments(), self.dims, self.coords)
         for dim, labels in self.coords.items():
-            persistence.labels_as_json(dim, labels)
+            persistence.labels_as_json(dim, labels)  # refuses what could not be saved
         self.network_config = network or NetworkConfig()
         self.attention, self.process = attention, process
         self.history = xr.Dataset()
@@ -416,7 +416,7 @@ class Simformer:
         model_args, model_kwargs
             Arguments of the model.
         coords
-            Coordinates by dim; those of dims of the old size are as they were by default.
+            Coordinates by dim, of plates that vary in size; those of other dims are kept.
         covariates
             Where covariates are drawn from that lie in a plate that varies in size; the others are as they were by
             default.

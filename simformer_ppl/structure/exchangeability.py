@@ -91,8 +91,8 @@ def read_exchangeability(
     if not sizes or any(law.kind not in ("log_prob", "deterministic") for law in laws.templates.values()):
         return Exchangeability()
     known, evaluate = _evaluation(laws)
-    count = _NUM_OPAQUE_DRAWS if _calls_back(laws.jaxpr.jaxpr) else _NUM_DRAWS
-    draws = _draws(jax.jit(simulate, compiler_options=COMPILED_QUICKLY), lambda values: evaluate(values, known), count)
+    draw = jax.jit(simulate, compiler_options=COMPILED_QUICKLY)
+    draws = _draws(draw, lambda values: evaluate(values, known), _calls_back(laws.jaxpr.jaxpr))
     plates, differing = [], {}
     for plate, size in sizes.items():
         follow = partial(_densities_follow, plate, laws, evaluate, draws, known)
@@ -108,30 +108,33 @@ def read_exchangeability(
 
 
 def _draws(
-    draw: Callable[[jax.Array], dict[str, jax.Array]], evaluate: Callable[[Values], Values], count: int
+    draw: Callable[[jax.Array], dict[str, jax.Array]], evaluate: Callable[[Values], Values], calls_back: bool
 ) -> list[tuple[Values, Values]]:
-    """So many simulations and their densities: those that come to an end and are finite, if there are any.
+    """Simulations and their densities: those that come to an end and are finite, if there are any.
 
     Raises
     ------
-    Exception
-        What a simulator raises, if it always does.
+    RuntimeError
+        If a simulator outside JAX always fails.
     """
     tell_failures_once()
+    count = _NUM_OPAQUE_DRAWS if calls_back else _NUM_DRAWS
     finite: list[tuple[Values, Values]] = []
     others: list[tuple[Values, Values]] = []
-    for attempt, key in enumerate(jax.random.split(jax.random.key(0), _ATTEMPTS * count)):
+    for key in jax.random.split(jax.random.key(0), _ATTEMPTS * count):
         try:
             values = {name: np.asarray(value) for name, value in draw(key).items()}
             pair = values, evaluate(values)
-        except Exception as error:  # of a simulator that is not ours
+        except Exception as error:
             raise_if_interrupted(error)
-            if attempt == _ATTEMPTS * count - 1 and not finite and not others:
+            if not calls_back:
                 raise
             continue
         (finite if all(np.isfinite(each).all() for part in pair for each in part.values()) else others).append(pair)
         if len(finite) == count:
             break
+    if not finite and not others:
+        raise RuntimeError("the simulator always fails")
     return finite or others[:count]
 
 

@@ -181,3 +181,20 @@ def test_elements_that_differ_in_a_part_of_the_prior_only_are_told_apart():
 def test_simulations_that_fail_say_nothing_of_elements():
     assert trace_structure(that_gives_nan).exchangeable == ()
     assert trace_structure(that_raises).exchangeable == ("bed",)
+
+
+def fail(rate):
+    raise RuntimeError("no growth")
+
+
+def that_always_raises():
+    rate = sample("rate", dist.Normal(0.0, 1.0))
+    size = jax.pure_callback(fail, jax.ShapeDtypeStruct((), jnp.float32), rate, vmap_method="sequential")
+    with plate("bed", 6):
+        sample("y", dist.Normal(size, 0.1))
+
+
+def test_a_simulator_that_always_fails_is_told():
+    structure = trace_structure(that_always_raises)
+    assert structure.exchangeable == ()
+    assert "exchangeable plates unknown: RuntimeError the simulator always fails" in structure.info
